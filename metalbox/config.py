@@ -1,4 +1,4 @@
-"""One YAML file becomes one frozen, checked `Config`. Every setting stands here once: its default, its unit, one sentence.
+"""One YAML file becomes one frozen, checked `Config`. Every setting stands here once, with default, unit and sentence.
 
 The file is read and checked whole before a socket opens. What is wrong is said in one sentence with the file, the line
 and the value. `example()` writes the commented example file from these same declarations, so that it cannot drift.
@@ -6,9 +6,12 @@ and the value. `example()` writes the commented example file from these same dec
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import difflib
 import ipaddress
 import os
+import textwrap
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -101,10 +104,8 @@ def _network(value: Any) -> IPv4Network:
         return IPv4Network(value if isinstance(value, str) else "")
     except ValueError:
         hint = ""
-        try:
+        with contextlib.suppress(ValueError):
             hint = f"; did you mean {ipaddress.ip_network(str(value), strict=False)}?"
-        except ValueError:
-            pass
         raise InvalidValue(f"expected a network like 192.0.2.0/24, got {value!r}{hint}") from None
 
 
@@ -220,12 +221,14 @@ class Dhcp:
     null_ra: bool = setting(
         True,
         _truth,
-        "Answer the IPv6 router solicitation of a booting machine with an empty advertisement; old iPXE else waits 15 s.",
+        "Answer the IPv6 router solicitation of a booting machine with an empty advertisement; old iPXE waits 15 s else.",
     )
     no_proxy_wait: bool = setting(
         True, _truth, "In full mode tell iPXE not to wait for a proxyDHCP server (option 175.176); saves 2 s."
     )
-    decline_seconds: int = setting(600, _number(0, 86400), "Quarantine of an address that a client declined.", "seconds")
+    decline_seconds: int = setting(
+        600, _number(0, 86400), "Quarantine of an address that a client declined.", "seconds"
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -254,7 +257,7 @@ class Boot:
     files: tuple[Path, ...] = setting(
         (Path("/var/lib/metalbox/boot"), Path("/usr/lib/ipxe")),
         _list(_path),
-        "Folders with iPXE, shim and GRUB binaries, searched in this order (`metalbox boot-files fetch` fills the first).",
+        "Folders with iPXE, shim and GRUB binaries, searched in order (`metalbox boot-files fetch` fills the first).",
     )
     agent: Path = setting(
         Path("/var/lib/metalbox/agent"), _path, "Folder of the agent's kernel and initramfs (`metalbox agent build`)."
@@ -277,7 +280,9 @@ class Boot:
 class Timeline:
     """How much is remembered."""
 
-    entries_per_machine: int = setting(2000, _number(50, 1_000_000), "Timeline entries kept for each machine.", "entries")
+    entries_per_machine: int = setting(
+        2000, _number(50, 1_000_000), "Timeline entries kept for each machine.", "entries"
+    )
     entries_total: int = setting(500_000, _number(1000, 100_000_000), "Timeline entries kept in all.", "entries")
 
 
@@ -286,9 +291,7 @@ class Config:
     """The whole file."""
 
     data_dir: Path = setting(Path("/var/lib/metalbox"), _path, "Where the inventory, leases and timeline are kept.")
-    database: str = setting(
-        "", _text, "SQLAlchemy URL of the store; empty: sqlite in data_dir/metalbox.db."
-    )
+    database: str = setting("", _text, "SQLAlchemy URL of the store; empty: sqlite in data_dir/metalbox.db.")
     socket: Path = setting(
         Path("/run/metalbox/metalbox.sock"), _path, "Unix socket on which the command line tool speaks to the service."
     )
@@ -329,9 +332,7 @@ def parse(text: str, path: str = "") -> Config:
         raise ConfigError(f"not valid YAML: {error.problem}", path=path, line=line) from None
     except yaml.YAMLError as error:
         raise ConfigError(f"not valid YAML: {error}", path=path) from None
-    reader = _Reader(path)
-    config = reader.config(root) if root is not None else Config()
-    return config
+    return _Reader(path).config(root) if root is not None else Config()
 
 
 class _Reader:
@@ -390,7 +391,7 @@ class _Reader:
             raise self.fail(node, f"{where}.{key}: {error}" if where != "the file" else f"{key}: {error}") from None
 
     def record(self, kind: type[Any], node: yaml.Node, where: str) -> Any:
-        values = {}
+        values: dict[str, Any] = {}
         for key, key_node, value_node in self.pairs(node, where):
             if kind is Subnet and key == "reservations":
                 values[key] = self.reservations(value_node)
@@ -454,7 +455,58 @@ class _Reader:
 
 
 def _suggest(key: str, known: list[str]) -> str:
-    import difflib
-
     close = difflib.get_close_matches(key, known, 1)
     return f": did you mean {close[0]!r}?" if close else f": known are {', '.join(known)}"
+
+
+EXAMPLE_HEAD = """\
+# The configuration of metalbox. Every setting is here, commented out, at its default: a file without any line works,
+# and tells every boot client on every attached network what to boot, beside the site's own DHCP server (proxy mode).
+# Check your changes with `metalbox config check FILE`.
+"""
+
+# A subnet has no defaults for its addresses; these stand in the example.
+EXAMPLE_SUBNET: Mapping[str, str] = {
+    "subnet": "192.0.2.0/24",
+    "interface": "eth1",
+    "pools": "[192.0.2.100-192.0.2.199]",
+    "router": "192.0.2.1",
+    "dns": "[192.0.2.53]",
+    "reservations": "[{mac: '52:54:00:12:34:56', address: 192.0.2.10, hostname: db1}]",
+}
+
+
+def example() -> str:
+    """Return the example file: all settings, each with its sentence, commented out at its default."""
+    lines = [EXAMPLE_HEAD]
+    lines += _example_lines(Config, "")
+    for name, section in SECTIONS.items():
+        lines += [f"# {section.__doc__}", f"#{name}:", *_example_lines(section, "  ")]
+    lines += ["# The networks we serve; one not listed here is in dhcp.default_mode.", "#subnets:"]
+    lines += _example_lines(Subnet, "    ", EXAMPLE_SUBNET)
+    text = "\n".join(lines) + "\n"
+    return text.replace("#    subnet:", "#  - subnet:")
+
+
+def _example_lines(kind: type[Any], indent: str, values: Mapping[str, str] | None = None) -> list[str]:
+    lines = []
+    for f in dataclasses.fields(kind):
+        if "parse" not in f.metadata:
+            continue
+        unit = f" ({f.metadata['unit']})" if f.metadata["unit"] else ""
+        value = (values or {}).get(f.name) or _yaml_value(f.default)
+        sentence = textwrap.wrap(f.metadata["sentence"] + unit, 112 - len(indent))
+        lines += [*(f"# {indent}{part}" for part in sentence), f"#{indent}{f.name}: {value}", ""]
+    return lines
+
+
+def _yaml_value(value: Any) -> str:
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if value is None:
+        return "null"
+    if isinstance(value, tuple):
+        return "[" + ", ".join(str(item) for item in value) + "]"
+    if isinstance(value, str) and not isinstance(value, StrEnum):
+        return f'"{value}"' if value == "" or ":" in value or "=" in value else value
+    return str(value)

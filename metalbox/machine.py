@@ -52,8 +52,8 @@ class Mac(str):
         return any(raw) and not raw[0] & 1
 
 
-# UUIDs that firmware vendors left in place of a real one; each is shared by thousands of machines. Sources: the
-# AMI and Phoenix defaults seen in captures of real boards, the Raspberry Pi 3 ROM (0x44 x 16), QEMU without -uuid (zero).
+# UUIDs that firmware vendors left in place of a real one; each is shared by thousands of machines. Sources: the AMI and
+# Phoenix defaults seen in captures of real boards, the Raspberry Pi 3 ROM (0x44 x 16), QEMU without -uuid (zero).
 PLACEHOLDER_UUIDS = frozenset(
     {
         "00000000-0000-0000-0000-000000000000",
@@ -107,9 +107,7 @@ def parse_uuid(text: str) -> str:
     try:
         return str(_uuid.UUID(text.strip()))
     except ValueError:
-        raise InvalidValue(
-            f"{text!r} is not a UUID: write it like 4c4c4544-0042-3510-8054-b7c04f333732"
-        ) from None
+        raise InvalidValue(f"{text!r} is not a UUID: write it like 4c4c4544-0042-3510-8054-b7c04f333732") from None
 
 
 def swap_uuid(uuid: str) -> str:

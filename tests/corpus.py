@@ -1,4 +1,4 @@
-"""Where the shared corpus of captures and hardware dumps lies; tests that need it skip, with the reason, where it is not."""
+"""Where the shared corpus of captures and hardware dumps lies; tests that need it skip where it is not, and say why."""
 
 from __future__ import annotations
 
