@@ -1,0 +1,185 @@
+"""The timeline as it is written: `record` keeps lines in memory, a task stores them in batches a few times a second.
+
+The packet path only ever calls `record`, which does no I/O and never waits. Lines with the same key become one line,
+also when the first was stored already. When the database is slow, lines of little value are given up and counted.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import Counter, OrderedDict, deque
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy.exc import DBAPIError
+
+from metalbox.config import Timeline
+from metalbox.machine import Mac
+from metalbox.store import Database, Store
+from metalbox.timeline import COALESCE_SECONDS, LOW_VALUE, Entry, Kind, merge_data
+
+__all__ = ["Entry", "Journal", "Kind"]
+
+log = logging.getLogger("metalbox.journal")
+
+FLUSH_SECONDS = 0.2
+# One transaction of this many lines takes about 10 ms; commits of leases wait behind it.
+BATCH = 500
+# A minute of 300 lines a second. One line takes about 1 KiB.
+MAX_PENDING = 20_000
+# Lines that may still grow.
+MAX_OPEN = 8192
+
+Key = tuple[Mac | None, Kind, str]
+
+
+@dataclass(slots=True, eq=False)
+class _Draft:
+    """A line that may still grow. `id` is 0 until it was stored; `data` is replaced, never changed in place."""
+
+    serial: int
+    at: float
+    last_at: float
+    count: int
+    kind: Kind
+    mac: Mac | None
+    machine_id: int | None
+    text: str
+    data: dict[str, Any]
+    id: int = 0
+
+    def entry(self) -> Entry:
+        return Entry(
+            self.id, self.at, self.last_at, self.count, self.kind, self.mac, self.machine_id, self.text, self.data
+        )
+
+
+class Journal:
+    """The one place where lines of the timeline are written. Without a database they are only kept as `pending`."""
+
+    def __init__(self, database: Database | None = None, settings: Timeline | None = None) -> None:
+        self.counters: Counter[str] = Counter()
+        self._database = database
+        self._settings = settings or Timeline()
+        self._serial = 0
+        self._pending: OrderedDict[int, _Draft] = OrderedDict()
+        self._low: deque[int] = deque()
+        self._open: OrderedDict[Key, _Draft] = OrderedDict()
+        self._writing: asyncio.Task[None] | None = None
+        self._fresh = asyncio.Event()
+        self._woken_at = 0
+
+    def record(
+        self,
+        kind: Kind,
+        text: str,
+        *,
+        now: float,
+        mac: Mac | None = None,
+        machine_id: int | None = None,
+        key: str = "",
+        data: dict[str, Any] | None = None,
+    ) -> None:
+        """Keep one line. The same (mac, kind, key) within 60 s of the last becomes one line with a higher count."""
+        name = (mac, kind, key)
+        draft = self._open.get(name) if key else None
+        if draft is not None and now - draft.last_at <= COALESCE_SECONDS:
+            draft.count += 1
+            draft.last_at = max(now, draft.last_at)
+            draft.text = text
+            draft.machine_id = machine_id or draft.machine_id
+            if data:
+                draft.data = merge_data(draft.data, data)
+        else:
+            self._serial += 1
+            draft = _Draft(self._serial, now, now, 1, kind, mac, machine_id, text, data or {})
+            if key:
+                self._open[name] = draft
+                self._open.move_to_end(name)
+                if len(self._open) > MAX_OPEN:
+                    self._open.popitem(last=False)
+        if draft.serial not in self._pending:
+            self._pending[draft.serial] = draft
+            if kind in LOW_VALUE:
+                self._low.append(draft.serial)
+            if len(self._pending) > MAX_PENDING:
+                self._drop_one()
+
+    def _drop_one(self) -> None:
+        """Give up the oldest line of little value, else the oldest line."""
+        while self._low:
+            serial = self._low.popleft()
+            if serial in self._pending:
+                break
+        else:
+            serial = next(iter(self._pending))
+        draft = self._pending.pop(serial)
+        self.counters[f"dropped: {draft.kind}"] += 1
+
+    @property
+    def pending(self) -> list[Entry]:
+        """The lines that are not stored yet, oldest first."""
+        return [draft.entry() for draft in self._pending.values()]
+
+    async def run(self) -> None:
+        """Store what was recorded, five times a second, until cancelled. `close` stores the rest."""
+        database = self._database
+        assert database is not None, "a journal without a database has nothing to run"
+        await database.run(Store.find_overfull, self._settings.entries_per_machine)
+        while True:
+            await asyncio.sleep(FLUSH_SECONDS)
+            try:
+                await self.flush()
+                await database.run(
+                    Store.prune_step, self._settings.entries_per_machine, self._settings.entries_total
+                )
+            except DBAPIError as error:
+                # A full disk must not stop the machines that only want a packet: keep the lines and try again.
+                self.counters["write failed"] += 1
+                log.error("the timeline cannot be stored, %d lines wait: %s", len(self._pending), error.orig)
+
+    async def flush(self) -> None:
+        """Store all that was recorded until now, and wake those who wait. Cancelling the caller loses nothing."""
+        if self._writing is None or self._writing.done():
+            self._writing = asyncio.create_task(self._write())
+        await asyncio.shield(self._writing)
+
+    async def close(self) -> None:
+        """Store the last lines."""
+        await self.flush()
+        if self._pending:
+            await self.flush()
+
+    async def _write(self) -> None:
+        database = self._database
+        while self._pending and database is not None:
+            batch = [self._pending.popitem(last=False)[1] for _ in range(min(BATCH, len(self._pending)))]
+            try:
+                ids = await database.run(Store.save_entries, [draft.entry() for draft in batch])
+            except BaseException:
+                for draft in reversed(batch):
+                    self._pending[draft.serial] = draft
+                    self._pending.move_to_end(draft.serial, last=False)
+                raise
+            for draft, number in zip(batch, ids, strict=True):
+                draft.id = number
+        self._low.clear()
+        if database is not None and database.store.last_event_id != self._woken_at:
+            self._woken_at = database.store.last_event_id
+            fresh, self._fresh = self._fresh, asyncio.Event()
+            fresh.set()
+
+    async def wait(self, after: int, seconds: float) -> bool:
+        """Wait until a line with an id above `after` is stored; False when `seconds` went by without one."""
+        database = self._database
+        assert database is not None, "a journal without a database has nothing to wait for"
+        deadline = asyncio.get_running_loop().time() + seconds
+        while database.store.last_event_id <= after:
+            fresh = self._fresh
+            try:
+                async with asyncio.timeout_at(deadline):
+                    await fresh.wait()
+            except TimeoutError:
+                return False
+        return True
