@@ -14,7 +14,7 @@ def add_parser(verbs: Any) -> None:
     parser = verbs.add_parser(
         "why",
         help="what a machine is doing, whom it waits for, and what to do",
-        description="Also works for the MAC of a machine that never reached the inventory: metalbox why 52:54:00:00:00:01",
+        description="Also for the MAC of a machine that never reached the inventory: metalbox why 52:54:00:00:00:01",
     )
     parser.add_argument("name", help="name, id, MAC, UUID or serial")
     client.add_arguments(parser)

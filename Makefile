@@ -1,0 +1,26 @@
+# One line each; `make lab` and `make test` set up all they need on a fresh Debian.
+PYTHON = .venv/bin/python
+SUDO = $(if $(filter 0,$(shell id -u)),,sudo -E)
+METALBOX = $(SUDO) .venv/bin/metalbox
+LAB_SOCKET = var/lab/metalbox.sock
+
+.PHONY: setup lab lab-down check format test
+
+setup:
+	@tools/setup
+
+lab: setup
+	$(METALBOX) lab up --machines 2 --mode proxy --wait 300
+	$(METALBOX) list --socket $(LAB_SOCKET)
+
+lab-down:
+	$(METALBOX) lab down
+
+check:
+	.venv/bin/ruff format --check . && .venv/bin/ruff check . && .venv/bin/mypy
+
+format:
+	.venv/bin/ruff format . && .venv/bin/ruff check --fix .
+
+test: setup check
+	$(SUDO) $(PYTHON) -m pytest

@@ -1,0 +1,49 @@
+"""The command as a whole: its verbs, its start time, its manners."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+
+import pytest
+
+from metalbox.cli.main import main
+
+VERBS = (
+    "serve", "list", "show", "events", "why", "leases", "status", "report", "config", "agent", "boot-files", "doctor",
+    "lab",
+)  # fmt: skip
+
+
+def test_every_verb_is_there_and_explains_itself(capsys: pytest.CaptureFixture[str]) -> None:
+    for verb in VERBS:
+        with pytest.raises(SystemExit) as caught:
+            main([verb, "--help"])
+        assert caught.value.code == 0
+        assert verb in capsys.readouterr().out
+
+
+def test_no_verb_is_wrong_usage(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        main([])
+    assert caught.value.code == 2
+
+
+def test_a_reader_that_goes_away_is_no_error() -> None:
+    line = f"{sys.executable} -m metalbox config example | head -1"
+    done = subprocess.run(
+        ["bash", "-o", "pipefail", "-c", line], capture_output=True, text=True, timeout=20, check=False
+    )
+    assert done.stderr == ""
+
+
+def test_it_starts_fast() -> None:
+    """The figure itself is measured elsewhere; this is the fence: far above what it takes, far below a nuisance."""
+    argv = [sys.executable, "-m", "metalbox", "--version"]
+    best = 10.0
+    for _ in range(3):
+        started = time.monotonic()
+        subprocess.run(argv, capture_output=True, check=True)
+        best = min(best, time.monotonic() - started)
+    assert best < 1.0
