@@ -35,6 +35,7 @@ LAYERS: tuple[tuple[str, int], ...] = (
     ("metalbox.store", 2),
     ("metalbox.schema", 2),
     ("metalbox.records", 2),
+    ("metalbox.entries", 2),
     ("metalbox.migrations", 2),
     ("metalbox.config", 2),
     ("metalbox.files", 2),
