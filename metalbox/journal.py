@@ -131,9 +131,7 @@ class Journal:
             await asyncio.sleep(FLUSH_SECONDS)
             try:
                 await self.flush()
-                await database.run(
-                    Store.prune_step, self._settings.entries_per_machine, self._settings.entries_total
-                )
+                await database.run(Store.prune_step, self._settings.entries_per_machine, self._settings.entries_total)
             except DBAPIError as error:
                 # A full disk must not stop the machines that only want a packet: keep the lines and try again.
                 self.counters["write failed"] += 1

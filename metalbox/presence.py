@@ -34,7 +34,7 @@ class Presence:
         self._booting: OrderedDict[Mac, float] = OrderedDict()
 
     def saw(self, mac: Mac, address: str = "", *, now: float, booting: bool = False) -> None:
-        """A packet of `mac` came, from (or with) `address` if known; `booting` when only a machine in a boot sends it."""
+        """A packet of `mac` came, from `address` if known; `booting` when only a machine in a boot sends such."""
         if address:
             _put(self._addresses, address, (mac, now))
         if booting:

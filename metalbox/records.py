@@ -1,0 +1,243 @@
+"""Machines and orders in the database: rows <-> dataclasses, and the queries. No rules live here.
+
+The caller holds the transaction (`Store.transaction`); nothing here begins or ends one.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import sqlalchemy as sa
+
+from metalbox.machine import Mac, Machine, swap_uuid
+from metalbox.report import parse_hardware
+from metalbox.schema import machines, macs, orders
+
+MAX_BIGINT = 2**63 - 1
+
+
+def dump(value: Any) -> str:
+    """JSON as it is stored; a value that JSON does not know (an address, a path) becomes its text."""
+    return json.dumps(value, separators=(",", ":"), default=str)
+
+
+def storable(text: str) -> str:
+    """Return a text that every database takes: PostgreSQL refuses NUL, SQLite's driver refuses lone surrogates."""
+    if text.isascii() and "\0" not in text:
+        return text
+    return text.replace("\0", " ").encode("utf-8", "replace").decode()
+
+
+def row_from_machine(machine: Machine) -> dict[str, Any]:
+    """The columns of `machines` but `id`."""
+    hardware = machine.hardware
+    return {
+        "name": machine.name,
+        "state": machine.state,
+        "uuid": machine.uuid,
+        "serial": machine.serial,
+        "vendor": hardware.system.vendor,
+        "product": hardware.system.product,
+        "address": machine.address,
+        "location": storable(machine.location),
+        "conflict": machine.conflict,
+        "boot_id": machine.boot_id,
+        "mode": hardware.firmware.mode,
+        "memory_bytes": hardware.memory_bytes,
+        "cpus": len(hardware.cpus),
+        "disks": len(hardware.disks),
+        "disk_bytes": min(MAX_BIGINT, sum(disk.size_bytes or 0 for disk in hardware.disks)),
+        "first_seen": machine.first_seen,
+        "last_seen": machine.last_seen,
+        "reported_at": machine.reported_at,
+        "hardware": dump(dataclasses.asdict(hardware)),
+        "facts": dump(machine.facts),
+    }
+
+
+def machine_from_row(row: Any, macs: Iterable[str]) -> Machine:
+    """One row of `machines` and the addresses in order."""
+    return Machine(
+        id=row.id,
+        name=row.name,
+        state=row.state,
+        uuid=row.uuid,
+        serial=row.serial,
+        macs=tuple(Mac(mac) for mac in macs),
+        hardware=parse_hardware(json.loads(row.hardware)),
+        location=row.location,
+        conflict=row.conflict,
+        address=row.address,
+        boot_id=row.boot_id,
+        first_seen=row.first_seen,
+        last_seen=row.last_seen,
+        reported_at=row.reported_at,
+        facts=json.loads(row.facts),
+    )
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Order:
+    """What the agent of a machine shall do, until a later report shows that it was done."""
+
+    id: int
+    machine_id: int
+    verb: str
+    created_at: float
+    done_at: float | None = None
+
+
+# What `list` shows, in the order of GET /api/v1/machines; no JSON is read for it.
+LISTED = (
+    machines.c.id,
+    machines.c.name,
+    machines.c.state,
+    machines.c.vendor,
+    machines.c.product,
+    machines.c.serial,
+    machines.c.uuid,
+    machines.c.address,
+    machines.c.location,
+    machines.c.conflict,
+    machines.c.memory_bytes,
+    machines.c.cpus,
+    machines.c.disks,
+    machines.c.disk_bytes,
+    machines.c.first_seen,
+    machines.c.last_seen,
+    machines.c.mode,
+)
+SEARCHED = ("name", "vendor", "product", "serial", "uuid", "address", "location")
+
+
+class Machines:
+    """The tables `machines`, `macs` and `orders`."""
+
+    def __init__(self, connection: sa.Connection) -> None:
+        self._connection = connection
+
+    def get(self, number: int) -> Machine | None:
+        """The machine with this id."""
+        row = self._connection.execute(sa.select(machines).where(machines.c.id == number)).one_or_none()
+        if row is None:
+            return None
+        found = self._connection.execute(
+            sa.select(macs.c.mac).where(macs.c.machine_id == number).order_by(macs.c.position, macs.c.mac)
+        )
+        return machine_from_row(row, found.scalars())
+
+    def add(self, machine: Machine) -> Machine:
+        """Insert a machine, whose `id` is ignored; returns it with its new id."""
+        result = self._connection.execute(sa.insert(machines).values(row_from_machine(machine)))
+        assert result.inserted_primary_key is not None
+        stored = dataclasses.replace(machine, id=result.inserted_primary_key[0])
+        self._save_macs(stored)
+        return stored
+
+    def save(self, machine: Machine) -> None:
+        """Write all columns of a machine. Its addresses are taken from whichever machine had them."""
+        self._connection.execute(
+            sa.update(machines).where(machines.c.id == machine.id).values(row_from_machine(machine))
+        )
+        self._save_macs(machine)
+
+    def touch(self, number: int, **columns: Any) -> None:
+        """Write a few columns of `machines` only: last_seen, address, boot_id, conflict."""
+        self._connection.execute(sa.update(machines).where(machines.c.id == number).values(**columns))
+
+    def _save_macs(self, machine: Machine) -> None:
+        self._connection.execute(
+            sa.delete(macs).where(sa.or_(macs.c.machine_id == machine.id, macs.c.mac.in_(machine.macs)))
+        )
+        rows = [
+            {"mac": mac, "machine_id": machine.id, "position": position} for position, mac in enumerate(machine.macs)
+        ]
+        if rows:
+            self._connection.execute(sa.insert(macs), rows)
+
+    def _ids(self, *conditions: sa.ColumnElement[bool]) -> list[int]:
+        return list(self._connection.execute(sa.select(machines.c.id).where(*conditions)).scalars())
+
+    def ids_by_name(self, name: str) -> list[int]:
+        """At most one."""
+        return self._ids(machines.c.name == name)
+
+    def ids_by_uuid(self, uuid: str) -> list[int]:
+        """Machines with this UUID in either byte order."""
+        return self._ids(machines.c.uuid.in_({uuid, swap_uuid(uuid)}))
+
+    def ids_by_serial(self, serial: str) -> list[int]:
+        """Machines with this serial number, whoever made them; upper and lower case are the same."""
+        return self._ids(sa.func.lower(machines.c.serial) == serial.lower())
+
+    def ids_by_boot_id(self, boot_id: str) -> list[int]:
+        """The machine whose agent spoke last with this boot id; at most one unless agents lie."""
+        return self._ids(machines.c.boot_id == boot_id)
+
+    def ids_in_conflict(self) -> list[int]:
+        """Machines that carry a conflict."""
+        return self._ids(machines.c.conflict != "")
+
+    def owners(self, wanted: Sequence[Mac]) -> dict[Mac, int]:
+        """Which machine owns which of these addresses."""
+        rows = self._connection.execute(sa.select(macs.c.mac, macs.c.machine_id).where(macs.c.mac.in_(wanted)))
+        return {Mac(mac): number for mac, number in rows}
+
+    def names(self) -> dict[int, str]:
+        """The name of each machine by its id."""
+        rows = self._connection.execute(sa.select(machines.c.id, machines.c.name))
+        return {row.id: row.name for row in rows}
+
+    def names_by_mac(self) -> dict[Mac, str]:
+        """The name of the machine that owns an address, for all addresses."""
+        rows = self._connection.execute(sa.select(macs.c.mac, machines.c.name).join(machines))
+        return {Mac(mac): name for mac, name in rows}
+
+    def listing(self, state: str = "", query: str = "") -> list[dict[str, Any]]:
+        """All machines as rows of LISTED and "macs", by name; `query` is any part of a name, MAC, serial, ..."""
+        select = sa.select(*LISTED).order_by(machines.c.name)
+        if state:
+            select = select.where(machines.c.state == state)
+        if query:
+            select = select.where(_search(query))
+        addresses: defaultdict[int, list[str]] = defaultdict(list)
+        for mac, number in self._connection.execute(
+            sa.select(macs.c.mac, macs.c.machine_id).order_by(macs.c.position, macs.c.mac)
+        ):
+            addresses[number].append(mac)
+        return [{**row, "macs": addresses[row["id"]]} for row in self._connection.execute(select).mappings()]
+
+    def add_order(self, machine_id: int, verb: str, now: float) -> Order:
+        """Write an order down."""
+        result = self._connection.execute(
+            sa.insert(orders).values(machine_id=machine_id, verb=verb, created_at=now, done_at=None)
+        )
+        assert result.inserted_primary_key is not None
+        return Order(result.inserted_primary_key[0], machine_id, verb, now)
+
+    def open_orders(self, machine_id: int) -> list[Order]:
+        """What the machine's agent still has to do, oldest first."""
+        rows = self._connection.execute(
+            sa.select(orders).where(orders.c.machine_id == machine_id, orders.c.done_at.is_(None)).order_by(orders.c.id)
+        )
+        return [Order(**row) for row in rows.mappings()]
+
+    def finish_orders(self, machine_id: int, verb: str, now: float) -> list[Order]:
+        """Mark the machine's open orders of this verb as done; returns them as they are now."""
+        done = [order for order in self.open_orders(machine_id) if order.verb == verb]
+        self._connection.execute(
+            sa.update(orders).where(orders.c.id.in_([order.id for order in done])).values(done_at=now)
+        )
+        return [dataclasses.replace(order, done_at=now) for order in done]
+
+
+def _search(query: str) -> sa.ColumnElement[bool]:
+    plain = query.strip().lower()
+    columns = [sa.func.lower(machines.c[name]).contains(plain, autoescape=True) for name in SEARCHED]
+    digits = plain.replace("-", ":")
+    owned = sa.select(macs.c.machine_id).where(macs.c.mac.contains(digits, autoescape=True))
+    return sa.or_(*columns, machines.c.id.in_(owned))

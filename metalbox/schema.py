@@ -1,0 +1,107 @@
+"""The tables, as SQLAlchemy Core knows them, and the names of the schema's versions. No rules and no queries.
+
+What is listed, searched or sorted is a column; all else of a machine is one JSON text. Times are Unix seconds, in
+double precision. JSON is kept as text: nobody queries inside it, and it is then the same in every database.
+"""
+
+from __future__ import annotations
+
+from sqlalchemy import (
+    BigInteger,
+    Column,
+    Double,
+    ForeignKey,
+    Index,
+    Integer,
+    MetaData,
+    String,
+    Table,
+    Text,
+)
+
+# Oldest first; the last one is what this metalbox reads and writes. Each has its file in migrations/versions.
+REVISIONS = ("0001",)
+
+metadata = MetaData(
+    naming_convention={
+        "ix": "ix_%(column_0_label)s",
+        "uq": "uq_%(table_name)s_%(column_0_name)s",
+        "pk": "pk_%(table_name)s",
+    }
+)
+
+machines = Table(
+    "machines",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("name", String, nullable=False, unique=True),
+    Column("state", String, nullable=False),
+    Column("uuid", String, nullable=False, index=True),
+    Column("serial", String, nullable=False, index=True),
+    Column("vendor", String, nullable=False),
+    Column("product", String, nullable=False),
+    Column("address", String, nullable=False),
+    Column("location", String, nullable=False),
+    Column("conflict", Text, nullable=False),
+    Column("boot_id", String, nullable=False, index=True),
+    Column("mode", String, nullable=False),
+    Column("memory_bytes", BigInteger),
+    Column("cpus", Integer, nullable=False),
+    Column("disks", Integer, nullable=False),
+    Column("disk_bytes", BigInteger, nullable=False),
+    Column("first_seen", Double, nullable=False),
+    Column("last_seen", Double, nullable=False),
+    Column("reported_at", Double, nullable=False),
+    Column("hardware", Text, nullable=False),
+    Column("facts", Text, nullable=False),
+)
+
+# A hardware address belongs to one machine at a time: the one whose report named it last. `position` keeps their order.
+macs = Table(
+    "macs",
+    metadata,
+    Column("mac", String, primary_key=True),
+    Column("machine_id", Integer, ForeignKey("machines.id", ondelete="CASCADE"), nullable=False, index=True),
+    Column("position", Integer, nullable=False),
+)
+
+leases = Table(
+    "leases",
+    metadata,
+    Column("subnet", String, primary_key=True),
+    Column("address", String, primary_key=True),
+    Column("mac", String, nullable=False),
+    Column("client_id", String, nullable=False),
+    Column("state", String, nullable=False),
+    Column("expires_at", Double, nullable=False),
+    Column("hostname", String, nullable=False),
+    Column("circuit_id", String, nullable=False),
+    Column("remote_id", String, nullable=False),
+)
+
+events = Table(
+    "events",
+    metadata,
+    Column("id", BigInteger().with_variant(Integer, "sqlite"), primary_key=True, autoincrement=False),
+    Column("at", Double, nullable=False),
+    Column("last_at", Double, nullable=False),
+    Column("count", Integer, nullable=False),
+    Column("kind", String, nullable=False),
+    Column("mac", String),
+    Column("machine_id", Integer),
+    Column("text", Text, nullable=False),
+    Column("data", Text, nullable=False),
+    Index("ix_events_mac_id", "mac", "id"),
+    Index("ix_events_machine_id_id", "machine_id", "id"),
+)
+
+# What an agent shall do. `done_at` is NULL until a later report shows that it was done.
+orders = Table(
+    "orders",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("machine_id", Integer, ForeignKey("machines.id", ondelete="CASCADE"), nullable=False, index=True),
+    Column("verb", String, nullable=False),
+    Column("created_at", Double, nullable=False),
+    Column("done_at", Double),
+)
