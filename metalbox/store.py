@@ -148,9 +148,10 @@ class Store:
                 rows = self.connection.execute(sa.select(leases)).cursor.fetchall()
         except DBAPIError as error:
             raise StartError(_why_not(error, self.shown)) from error
+        # In the order of the columns, which is that of Lease's fields; the number is derived.
         return [
-            Lease(subnet, address, mac, client_id, states[state], *rest, number=int.from_bytes(inet_aton(address)))
-            for subnet, address, mac, client_id, state, *rest in rows
+            Lease(subnet, address, mac, client_id, states[state], until, host, circuit, remote, _number(address))
+            for subnet, address, mac, client_id, state, until, host, circuit, remote in rows
         ]
 
 
@@ -272,6 +273,10 @@ def _lease_upsert(dialect: sa.Dialect) -> tuple[str, bool]:
     )
     compiled = statement.compile(dialect=dialect)
     return str(compiled), compiled.positional
+
+
+def _number(address: str) -> int:
+    return int.from_bytes(inet_aton(address))
 
 
 def _row_from_lease(lease: Lease) -> tuple[str | float, ...]:
