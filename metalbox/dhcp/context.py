@@ -45,9 +45,9 @@ class Network:
     mode: Mode
     server: int = 0
     lease_seconds: int = 3600
-    domain: str = ""
     is_pxe10: bool = False
     options: bytes = b""
+    lease_options: bytes = b""
 
     @classmethod
     def from_subnet(cls, subnet: Subnet) -> Network:
@@ -60,10 +60,16 @@ class Network:
             mode=subnet.mode,
             server=int(subnet.server_address) if subnet.server_address else 0,
             lease_seconds=subnet.lease_seconds,
-            domain=subnet.domain,
             is_pxe10=subnet.uefi_offer == "pxe10",
             options=_network_options(subnet),
+            lease_options=lease_options(subnet.lease_seconds),
         )
+
+
+def lease_options(seconds: int) -> bytes:
+    """Options 51, 58 and 59: the lease time, when to renew (half) and when to rebind (7/8). RFC 2131 section 4.4.5."""
+    times = ((options.LEASE_TIME, seconds), (options.T1, seconds // 2), (options.T2, seconds * 7 // 8))
+    return b"".join(encode_option(code, time.to_bytes(4, "big")) for code, time in times)
 
 
 def _network_options(subnet: Subnet) -> bytes:

@@ -1,4 +1,4 @@
-"""What one message of a DHCP conversation tells: the journal's line of it, made by the responder, rendered when wanted."""
+"""What one message of a DHCP conversation tells: made by the responder, rendered for the journal when wanted."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ class Exchange(NamedTuple):
     """One request and what became of it.
 
     `client` is one of bios, uefi, http, ipxe, loader, bmc, os. `arch` is option 93's first number, None without it.
-    `message` and `reply` are message types, `reply` 0 when nothing was answered. `address` is the client's address as
-    far as this message shows it, `server_id` is the option 54 that the client sent: the server it has chosen.
+    `message` and `reply` are message types, `reply` None when nothing was answered. `address` is the client's address
+    as far as this message shows it, `server_id` is the option 54 that the client sent: the server it has chosen.
     `machine_id` is option 97 as it came. Addresses are numbers, 0 for none.
     """
 
@@ -23,7 +23,7 @@ class Exchange(NamedTuple):
     client: str
     arch: int | None
     message: int
-    reply: int
+    reply: int | None
     mode: str
     port: int
     interface: str
@@ -50,7 +50,7 @@ class Exchange(NamedTuple):
     def data(self, ignored: str = "") -> dict[str, Any]:
         """The journal's data of this message; `ignored` is the reason when nothing was sent."""
         messages = [MESSAGE_NAMES.get(self.message, str(self.message))]
-        if self.reply:
+        if self.reply is not None:
             messages.append(MESSAGE_NAMES[self.reply])
         elif ignored:
             messages.append("IGNORED")

@@ -1,4 +1,4 @@
-"""DHCP message types and the option codes that metalbox reads or writes, by their registry names (RFC 2132 and later)."""
+"""DHCP message types and the option codes that metalbox reads or writes, named as in RFC 2132 and later."""
 
 from __future__ import annotations
 

@@ -22,7 +22,7 @@ REQUEST_OP = 1
 REPLY_OP = 2
 BROADCAST_FLAG = 0x8000
 
-# "Linux in-kernel DHCP client silently ignores any packet smaller than this" (dnsmasq); RFC 951 made it the size of BOOTP.
+# "Linux in-kernel DHCP client silently ignores any packet smaller than this" (dnsmasq); it is the size of BOOTP.
 MIN_SIZE = 300
 # RFC 2131 section 2: what a client must accept without having said more, 576 bytes of IP, less IP and UDP headers.
 DEFAULT_MAX_SIZE = 548
@@ -86,32 +86,52 @@ def parse_packet(data: bytes) -> Packet:
     """Read one UDP payload. Raises MalformedPacket."""
     if len(data) < HEADER.size:
         raise MalformedPacket(f"{len(data)} bytes are too few for DHCP, which has at least {HEADER.size}")
-    header = HEADER.unpack_from(data)
-    if header[0] not in (REQUEST_OP, REPLY_OP):
-        raise MalformedPacket(f"op {header[0]} is neither a request (1) nor a reply (2)")
-    if header[2] > 16:
-        raise MalformedPacket(f"a hardware address of {header[2]} bytes does not fit into chaddr, which has 16")
-    sname: bytes = header[12]
-    file: bytes = header[13]
+    op, htype, hlen, hops, xid, secs, flags, ciaddr, yiaddr, siaddr, giaddr, chaddr, sname, file = HEADER.unpack_from(
+        data
+    )
+    if op not in (REQUEST_OP, REPLY_OP):
+        raise MalformedPacket(f"op {op} is neither a request (1) nor a reply (2)")
+    if hlen > 16:
+        raise MalformedPacket(f"a hardware address of {hlen} bytes does not fit into chaddr, which has 16")
     options: dict[int, bytes] = {}
-    if data[HEADER.size : OPTIONS_AT] != COOKIE:
-        return Packet(*header[:12], sname.rstrip(b"\0"), file.rstrip(b"\0"), options, 0, False)
-    _read_options(data, OPTIONS_AT, options)
-    overload = options.pop(OVERLOAD, None)
-    # RFC 2131 section 4.1: first the options field, then file, then sname.
-    if overload:
-        if overload[0] & 1:
-            _read_options(file, 0, options)
-            file = b""
-        if overload[0] & 2:
-            _read_options(sname, 0, options)
-            sname = b""
-        options.pop(OVERLOAD, None)
-    message = options.get(MESSAGE_TYPE)
-    if message is not None and not message:
-        raise MalformedPacket("option 53 (message type) is empty")
-    number = message[0] if message else 0
-    return Packet(*header[:12], sname.rstrip(b"\0"), file.rstrip(b"\0"), options, number, True)
+    message = 0
+    has_cookie = data[HEADER.size : OPTIONS_AT] == COOKIE
+    if has_cookie:
+        _read_options(data, OPTIONS_AT, options)
+        overload = options.pop(OVERLOAD, None)
+        # RFC 2131 section 4.1: first the options field, then file, then sname.
+        if overload:
+            if overload[0] & 1:
+                _read_options(file, 0, options)
+                file = b""
+            if overload[0] & 2:
+                _read_options(sname, 0, options)
+                sname = b""
+            options.pop(OVERLOAD, None)
+        if MESSAGE_TYPE in options:
+            if not options[MESSAGE_TYPE]:
+                raise MalformedPacket("option 53 (message type) is empty")
+            message = options[MESSAGE_TYPE][0]
+    sname, file = sname.rstrip(b"\0"), file.rstrip(b"\0")
+    return Packet(
+        op,
+        htype,
+        hlen,
+        hops,
+        xid,
+        secs,
+        flags,
+        ciaddr,
+        yiaddr,
+        siaddr,
+        giaddr,
+        chaddr,
+        sname,
+        file,
+        options,
+        message,
+        has_cookie,
+    )
 
 
 def _read_options(data: bytes, at: int, options: dict[int, bytes]) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from enum import StrEnum
 from typing import NamedTuple
 
-from metalbox.dhcp.options import Message
+from metalbox.dhcp.options import REQUESTED_ADDRESS, Message
 from metalbox.dhcp.packet import BROADCAST_FLAG, Packet, address_text
 from metalbox.dhcp.relay import source_port_wanted
 
@@ -37,21 +37,33 @@ BROADCAST = Route(RouteKind.BROADCAST, "255.255.255.255", CLIENT_PORT)
 ETHERNET = 1
 
 
-def route(request: Packet, reply: Message, yiaddr: int, source: tuple[str, int], port: int) -> Route:
-    """Choose the destination.
+def client_address(request: Packet) -> int:
+    """The address that the client has and answers ARP for: `ciaddr`, where it means that.
 
-    `source` is the request's sender, `port` ours that it came to (67 or 4011); `yiaddr` is the reply's, with its text
-    made here only when needed.
+    Clients of a BOOTP habit (U-Boot, ESP) leave an old address in `ciaddr` of a DISCOVER, or beside option 50.
+    """
+    if request.message in (Message.BOOTP, Message.DISCOVER):
+        return 0
+    if request.message == Message.REQUEST and REQUESTED_ADDRESS in request.options:
+        return 0
+    return request.ciaddr
+
+
+def route(request: Packet, reply: Message, yiaddr: int, source: tuple[str, int], port: int) -> Route:
+    """Choose the destination of a reply of type `reply` (BOOTP for BOOTP) that gives `yiaddr`.
+
+    `source` is the request's sender, `port` ours that it came to (67 or 4011).
     """
     if port == PXE_PORT:
         # To where it came from: EDK2 asks from 4011 and ignores answers to 68, iPXE asks from 68 (both measured).
         return Route(RouteKind.UNICAST, source[0], source[1])
-    if request.giaddr and not (reply is Message.ACK and request.message == Message.INFORM and request.ciaddr):
+    ciaddr = client_address(request)
+    if request.giaddr and not (request.message == Message.INFORM and ciaddr):
         return Route(RouteKind.RELAY, address_text(request.giaddr), _relay_port(request, source))
     if reply is Message.NAK:
         return BROADCAST
-    if request.ciaddr and request.message != Message.DISCOVER:
-        return Route(RouteKind.UNICAST, address_text(request.ciaddr), CLIENT_PORT)
+    if ciaddr:
+        return Route(RouteKind.UNICAST, address_text(ciaddr), CLIENT_PORT)
     if request.message == Message.INFORM and source[0] != "0.0.0.0":
         # Windows and some BMCs leave ciaddr empty.
         return Route(RouteKind.UNICAST, source[0], CLIENT_PORT)
