@@ -18,7 +18,7 @@ class CommandFailed(Exception):
 
 
 def find(name: str) -> str:
-    """The program's path; "" when it is not installed. The system folders come first: PATH may be empty in the image."""
+    """The program's path; "" when it is not installed. System folders come first: PATH may be empty in the image."""
     for folder in (*SEARCH, *os.environ.get("PATH", "").split(":")):
         path = Path(folder or ".") / name
         if path.is_file() and os.access(path, os.X_OK):
