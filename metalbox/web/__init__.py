@@ -1,0 +1,1 @@
+"""HTTP: for firmware and agents by TCP, for people's tools on a unix socket."""

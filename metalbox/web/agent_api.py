@@ -1,0 +1,237 @@
+"""HTTP for the agent: its first word, its reports, its long poll for orders, its log lines.
+
+An agent holds one poll open at a time; an order wakes it at once. One that has not polled for a while is told as gone
+in the timeline. What agents send is checked by `report.py`; here it is only received, in bounded size and time.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from aiohttp import web
+
+from metalbox import inventory
+from metalbox.errors import InvalidReport, NotFound
+from metalbox.journal import Journal, Kind
+from metalbox.machine import Mac
+from metalbox.presence import Presence
+from metalbox.records import Order
+from metalbox.report import Report, clean, parse_hello, parse_report, read_json, show
+from metalbox.store import Database, Store
+
+log = logging.getLogger("metalbox.agent")
+
+# The largest report we know of is 600 KiB: 420 disks, four JBODs.
+MAX_BODY = 4 * 1024 * 1024
+BODY_SECONDS = 30.0
+# Below the idle time of every stateful firewall; the agent asks for 30 s.
+MAX_WAIT_SECONDS = 60.0
+# The agent polls every 30 s; three polls missing are no hiccup.
+GONE_SECONDS = 90.0
+WATCH_SECONDS = 5.0
+# An order that was told and not done is told again after this long, and not in a hot loop.
+RETELL_SECONDS = 30.0
+MAX_LOG_LINES = 200
+MAX_LINE = 1000
+# Agents remembered at the same time: twice the machines of a large site.
+MAX_AGENTS = 65_536
+
+
+@dataclass(slots=True, eq=False)
+class _Agent:
+    """An agent that polls. `told` is when each order was told last, on the loop's clock; so is `heard_at`."""
+
+    boot_id: str
+    machine_id: int
+    name: str
+    mac: Mac | None
+    address: str
+    heard_at: float
+    fresh: asyncio.Event = field(default_factory=asyncio.Event)
+    told: dict[int, float] = field(default_factory=dict)
+
+
+class AgentApi:
+    """The answers to agents, and the memory of who polls."""
+
+    def __init__(
+        self, database: Database, journal: Journal, presence: Presence, now: Callable[[], float] = time.time
+    ) -> None:
+        self._database = database
+        self._journal = journal
+        self._presence = presence
+        self._now = now
+        self._agents: OrderedDict[str, _Agent] = OrderedDict()
+        self._stopping = asyncio.Event()
+
+    async def hello(self, request: web.Request) -> web.Response:
+        """An agent has started, and has not looked at the hardware yet."""
+        word = parse_hello(read_json(await read_body(request)))
+        now, address = self._now(), request.remote or ""
+        machine = await self._database.run(inventory.hello, word, address, now)
+        mac = self._presence.mac_of(address, now) or next(iter(word.macs), None)
+        self._journal.record(
+            Kind.AGENT,
+            f"the agent started, {word.uptime_seconds:.1f} s after its kernel",
+            now=now,
+            mac=mac,
+            machine_id=machine.id if machine else None,
+            data={
+                "what": "hello",
+                "address": address,
+                "boot_id": word.boot_id,
+                "uptime_seconds": word.uptime_seconds,
+            },
+        )
+        log.info("%s: the agent started at %s", machine.name if machine else mac or address, address)
+        return web.json_response({})
+
+    async def report(self, request: web.Request) -> web.Response:
+        """The hardware. Stored on disk when this answers."""
+        body = await read_body(request)
+        # A large report takes some 50 ms to check; packets do not wait for that.
+        checked: Report = await asyncio.to_thread(lambda: parse_report(read_json(body)))
+        now, address = self._now(), request.remote or ""
+        # The report's lines look back at the boot, which must be in the database by then.
+        await self._journal.flush()
+        reported = await self._database.run(inventory.report, checked, address, now)
+        machine, mac = reported.machine, checked.agent.booted_mac
+        if mac:
+            self._presence.saw(mac, address, now=now)
+        self._remember(checked.agent.boot_id, machine.id, machine.name, mac or next(iter(machine.macs), None), address)
+        for entry in reported.entries:
+            log.info("%s: %s", machine.name, entry.text)
+        return web.json_response({"machine": machine.name, "id": machine.id})
+
+    async def orders(self, request: web.Request) -> web.Response:
+        """What this agent shall do; waits up to `wait` seconds for an order. 404: report first."""
+        boot_id = request.query.get("boot_id", "")
+        try:
+            wait = min(max(float(request.query.get("wait", "0")), 0.0), MAX_WAIT_SECONDS)
+        except ValueError:
+            raise InvalidReport(f"wait: expected seconds, got {show(request.query['wait'])}") from None
+        agent = await self._agent(boot_id, request.remote or "")
+        loop = asyncio.get_running_loop()
+        agent.heard_at = loop.time()
+        self._journal.record(
+            Kind.AGENT,
+            "the agent waits for orders",
+            now=self._now(),
+            mac=agent.mac,
+            machine_id=agent.machine_id,
+            key=f"poll:{boot_id}",
+            data={"what": "poll", "address": agent.address, "boot_id": boot_id},
+        )
+        deadline = loop.time() + wait
+        while True:
+            agent.fresh.clear()
+            orders = self._untold(agent, await self._database.run(inventory.orders_for, boot_id, self._now()))
+            if orders or self._stopping.is_set() or loop.time() >= deadline or request.transport is None:
+                break
+            try:
+                async with asyncio.timeout_at(deadline):
+                    await agent.fresh.wait()
+            except TimeoutError:
+                pass
+        return web.json_response({"orders": [{"id": order.id, "verb": str(order.verb)} for order in orders]})
+
+    async def log(self, request: web.Request) -> web.Response:
+        """Lines of the agent's log, kept in the timeline."""
+        document = read_json(await read_body(request))
+        if not isinstance(document, dict):
+            raise InvalidReport(f"the body: expected an object, got {show(document)}")
+        lines = document.get("lines")
+        if not isinstance(lines, list) or not all(isinstance(line, str) for line in lines):
+            raise InvalidReport(f"lines: expected a list of texts, got {show(lines)}")
+        word = parse_hello({"boot_id": document.get("boot_id"), "macs": [document.get("mac") or ""]})
+        now, agent = self._now(), self._agents.get(word.boot_id)
+        mac = agent.mac if agent else next(iter(word.macs), None)
+        texts = [clean(line[:MAX_LINE]) for line in lines]
+        if len(texts) > MAX_LOG_LINES:
+            texts = [f"({len(texts) - MAX_LOG_LINES} lines left out)", *texts[-MAX_LOG_LINES:]]
+        for text in filter(None, texts):
+            data = {"boot_id": word.boot_id, "address": request.remote or ""}
+            machine_id = agent.machine_id if agent else None
+            self._journal.record(Kind.LOG, text, now=now, mac=mac, machine_id=machine_id, data=data)
+        return web.json_response({})
+
+    def wake(self, boot_id: str) -> None:
+        """There is an order for the agent of this boot."""
+        agent = self._agents.get(boot_id)
+        if agent is not None:
+            agent.fresh.set()
+
+    def stop(self) -> None:
+        """Answer all polls now."""
+        self._stopping.set()
+        for agent in self._agents.values():
+            agent.fresh.set()
+
+    async def watch(self) -> None:
+        """Tell the timeline about agents that have gone, until cancelled."""
+        while True:
+            await asyncio.sleep(WATCH_SECONDS)
+            self.note_gone(asyncio.get_running_loop().time())
+
+    def note_gone(self, loop_now: float) -> None:
+        """Forget the agents that were not heard of for GONE_SECONDS, and say so."""
+        for agent in [agent for agent in self._agents.values() if loop_now - agent.heard_at > GONE_SECONDS]:
+            del self._agents[agent.boot_id]
+            self._journal.record(
+                Kind.AGENT,
+                f"the agent was not heard of for {GONE_SECONDS:.0f} s",
+                now=self._now(),
+                mac=agent.mac,
+                machine_id=agent.machine_id,
+                data={"what": "gone", "address": agent.address, "boot_id": agent.boot_id},
+            )
+            log.info("%s: the agent at %s was not heard of for %.0f s", agent.name, agent.address, GONE_SECONDS)
+
+    async def _agent(self, boot_id: str, address: str) -> _Agent:
+        """Who polls: from memory, or after our restart from the inventory. Raises NotFound."""
+        agent = self._agents.get(boot_id)
+        if agent is None:
+            name, machine_id, mac = await self._database.run(_owner, boot_id)
+            agent = self._remember(boot_id, machine_id, name, mac, address)
+        agent.address = address
+        return agent
+
+    def _remember(self, boot_id: str, machine_id: int, name: str, mac: Mac | None, address: str) -> _Agent:
+        heard_at = asyncio.get_running_loop().time()
+        agent = self._agents.get(boot_id)
+        if agent is None or agent.machine_id != machine_id:
+            # A new boot of a machine takes the place of the last one, which did not vanish.
+            for old in [old for old in self._agents.values() if old.machine_id == machine_id]:
+                del self._agents[old.boot_id]
+            agent = self._agents[boot_id] = _Agent(boot_id, machine_id, name, mac, address, heard_at)
+            if len(self._agents) > MAX_AGENTS:
+                self._agents.popitem(last=False)
+        agent.heard_at, agent.name, agent.address = heard_at, name, address
+        return agent
+
+    def _untold(self, agent: _Agent, orders: list[Order]) -> list[Order]:
+        """Those of the orders that were not told just now."""
+        now = asyncio.get_running_loop().time()
+        due = [order for order in orders if now - agent.told.get(order.id, -RETELL_SECONDS) >= RETELL_SECONDS]
+        agent.told = {order.id: agent.told.get(order.id, now) for order in orders} | {order.id: now for order in due}
+        return due
+
+
+def _owner(store: Store, boot_id: str) -> tuple[str, int, Mac | None]:
+    numbers = store.machines.ids_by_boot_id(boot_id) if boot_id else []
+    machine = store.machines.get(numbers[0]) if numbers else None
+    if machine is None:
+        raise NotFound(f"no machine has reported with boot id {boot_id!r}: report first")
+    return machine.name, machine.id, next(iter(machine.macs), None)
+
+
+async def read_body(request: web.Request) -> Any:
+    """The whole body, of bounded size (413) and in bounded time (408)."""
+    async with asyncio.timeout(BODY_SECONDS):
+        return await request.read()

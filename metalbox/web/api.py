@@ -1,0 +1,196 @@
+"""REST on the unix socket, for the command line tool and the administrator's own programs. The verbs are elsewhere."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import time
+from collections.abc import Callable
+from typing import Any
+
+from aiohttp import web
+
+from metalbox import inventory
+from metalbox.dhcp.leases import Leases
+from metalbox.diagnosis import why
+from metalbox.errors import InvalidValue, NotFound
+from metalbox.journal import Entry, Journal, Kind
+from metalbox.machine import Mac, Machine
+from metalbox.report import clean, read_json, show
+from metalbox.store import Database, Store
+from metalbox.web.agent_api import AgentApi, read_body
+
+MAX_WAIT_SECONDS = 60.0
+DEFAULT_LIMIT = 200
+MAX_LIMIT = 10_000
+# A boot that fails for hours is told by its newest lines.
+WHY_ENTRIES = 500
+MAX_NOTE = 1000
+
+Subject = Machine | Mac | None
+
+
+class Api:
+    """The answers. `status` gives what only the service as a whole knows, `facts` what `why` wants to know of it."""
+
+    def __init__(
+        self,
+        database: Database,
+        journal: Journal,
+        leases: Leases,
+        agents: AgentApi,
+        status: Callable[[], dict[str, Any]],
+        facts: Callable[[], Any],
+        now: Callable[[], float] = time.time,
+    ) -> None:
+        self._database = database
+        self._journal = journal
+        self._leases = leases
+        self._agents = agents
+        self._status = status
+        self._facts = facts
+        self._now = now
+        self._stopping = asyncio.Event()
+
+    def stop(self) -> None:
+        """Answer all who wait for events now."""
+        self._stopping.set()
+
+    async def status(self, request: web.Request) -> web.Response:
+        """What we listen on, the subnets, every counter."""
+        return web.json_response(self._status())
+
+    async def machines(self, request: web.Request) -> web.Response:
+        """All machines, and the strangers."""
+        await self._journal.flush()
+        state, query = request.query.get("state", ""), request.query.get("q", "")
+        return web.json_response(await self._database.run(inventory.listing, state, query, self._now()))
+
+    async def machine(self, request: web.Request) -> web.Response:
+        """All of one machine."""
+        found = await self._database.run(inventory.find, request.match_info["name"])
+        return web.json_response(dataclasses.asdict(found))
+
+    async def events_of(self, request: web.Request) -> web.Response:
+        """The timeline of one machine or stranger."""
+        subject = await self._database.run(_subject, request.match_info["name"])
+        return await self._events(request, subject)
+
+    async def events(self, request: web.Request) -> web.Response:
+        """The timeline of all."""
+        return await self._events(request, None)
+
+    async def _events(self, request: web.Request, subject: Subject) -> web.Response:
+        after = _number(request, "after", -1, 2**63 - 1)
+        limit = _number(request, "limit", DEFAULT_LIMIT, MAX_LIMIT)
+        deadline = asyncio.get_running_loop().time() + min(_number(request, "wait", 0, 3600), MAX_WAIT_SECONDS)
+        await self._journal.flush()
+        entries, newest = await self._database.run(_read, subject, limit, after)
+        while not entries and after >= 0 and await self._news(newest, deadline):
+            entries, newest = await self._database.run(_read, subject, limit, after)
+        names = await self._database.run(_names)
+        # Whoever follows asks next for what comes after the newest line that could have been in this answer.
+        following = entries[-1]["id"] if len(entries) == limit else newest
+        for entry in entries:
+            entry["machine"] = names.get(entry["machine_id"]) or names.get(entry["mac"]) or ""
+        return web.json_response({"events": entries, "next": following})
+
+    async def _news(self, after: int, deadline: float) -> bool:
+        """Wait for a line above `after`; False when there is none in time, or the service stops."""
+        left = deadline - asyncio.get_running_loop().time()
+        if left <= 0 or self._stopping.is_set():
+            return False
+        news = asyncio.ensure_future(self._journal.wait(after, left))
+        stop = asyncio.ensure_future(self._stopping.wait())
+        try:
+            await asyncio.wait((news, stop), return_when=asyncio.FIRST_COMPLETED)
+            return news.done() and news.result()
+        finally:
+            news.cancel()
+            stop.cancel()
+
+    async def why(self, request: web.Request) -> web.Response:
+        """What a machine or stranger is doing, whom it waits for, and what to do."""
+        await self._journal.flush()
+        name = request.match_info["name"]
+        subject = await self._database.run(_subject, name)
+        entries = await self._database.run(_entries, subject, WHY_ENTRIES, None)
+        machine = subject if isinstance(subject, Machine) else None
+        found = await asyncio.to_thread(why, machine, entries, self._facts(), self._now())
+        return web.json_response({"machine": machine.name if machine else str(subject), **dataclasses.asdict(found)})
+
+    async def order_report(self, request: web.Request) -> web.Response:
+        """Order a new report; the agent hears of it at once."""
+        name = request.match_info["name"]
+        order = await self._database.run(inventory.order_report, name, self._now())
+        machine = await self._database.run(inventory.find, name)
+        self._agents.wake(machine.boot_id)
+        return web.json_response({"order": order.id})
+
+    async def leases(self, request: web.Request) -> web.Response:
+        """The addresses given out."""
+        names = await self._database.run(_names)
+        rows = [
+            {
+                "address": lease.address,
+                "mac": lease.mac,
+                "machine": names.get(lease.mac, ""),
+                "hostname": lease.hostname,
+                "state": str(lease.state),
+                "expires_at": lease.expires_at,
+                "subnet": lease.subnet,
+                "location": " ".join(filter(None, (lease.circuit_id, lease.remote_id))),
+            }
+            for lease in sorted(self._leases.rows(self._now()), key=lambda lease: lease.number)
+        ]
+        return web.json_response({"leases": rows})
+
+    async def note(self, request: web.Request) -> web.Response:
+        """Keep a line that another program knows: that a machine was switched on, and by whom."""
+        document = read_json(await read_body(request))
+        if not isinstance(document, dict):
+            raise InvalidValue(f"expected an object, got {show(document)}")
+        mac, text, data = document.get("mac"), document.get("text"), document.get("data") or {}
+        if document.get("kind") != Kind.POWER:
+            raise InvalidValue(f"kind: expected 'power', got {show(document.get('kind'))}")
+        if not isinstance(mac, str) or not isinstance(text, str) or not isinstance(data, dict):
+            raise InvalidValue("expected {mac: text, kind: 'power', text: text, data: object}")
+        self._journal.record(Kind.POWER, clean(text[:MAX_NOTE]), now=self._now(), mac=Mac.parse(mac), data=data)
+        return web.json_response({})
+
+
+def _number(request: web.Request, name: str, default: int, high: int) -> int:
+    text = request.query.get(name)
+    if text is None:
+        return default
+    if not text.isascii() or not text.isdecimal() or int(text[:20]) > high:
+        raise InvalidValue(f"{name}: expected a whole number from 0 to {high}, got {show(text)}")
+    return int(text)
+
+
+def _subject(store: Store, name: str) -> Machine | Mac:
+    mac = inventory.find_mac(store, name)
+    if mac is not None:
+        if not store.events.of_mac(mac, 1):
+            raise NotFound(f"nothing was ever seen of {mac}, and no machine has this address")
+        return mac
+    return inventory.find(store, name)
+
+
+def _entries(store: Store, subject: Subject, limit: int, after: int | None) -> list[Entry]:
+    if isinstance(subject, Machine):
+        return store.events.of_machine(subject, limit, after)
+    if subject is not None:
+        return store.events.of_mac(subject, limit, after)
+    return store.events.all(limit, after)
+
+
+def _read(store: Store, subject: Subject, limit: int, after: int) -> tuple[list[dict[str, Any]], int]:
+    """The lines as JSON, and the newest id of all."""
+    entries = _entries(store, subject, limit, None if after < 0 else after)
+    return [dataclasses.asdict(entry) for entry in entries], store.last_event_id
+
+
+def _names(store: Store) -> dict[Any, str]:
+    """Machines' names by their ids and by their addresses."""
+    return {**store.machines.names(), **store.machines.names_by_mac()}
