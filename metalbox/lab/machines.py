@@ -1,0 +1,308 @@
+"""What stands in the rack: specifications of machines, and the libvirt XML that makes them. Touches nothing.
+
+What works in QEMU 7.2 to 10.0 was measured: OVMF as Debian builds it has a driver of its own for virtio-net only (all
+other models boot by QEMU's iPXE ROM instead), and the iPXE ROMs of pcnet and i82557b hang in an HTTP download.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+from pathlib import Path
+from typing import Any
+from xml.sax.saxutils import escape, quoteattr
+
+from metalbox.errors import InvalidValue
+from metalbox.machine import Mac
+
+QEMU = Path("/usr/bin/qemu-system-x86_64")
+OVMF = Path("/usr/share/OVMF")
+# The agent's initramfs unpacks to some 130 MB; below 320 MB of memory the kernel writes "Initramfs unpacking failed"
+# and boots on with files missing.
+MEMORY_MIB = 512
+GIB = 2**30
+
+
+class Firmware(StrEnum):
+    """How a machine starts."""
+
+    BIOS = "bios"  # SeaBIOS and the iPXE option ROM that QEMU gives each NIC
+    UEFI_PXE = "uefi-pxe"  # OVMF and its own PXE client
+    UEFI_HTTP = "uefi-http"  # OVMF and its own HTTP Boot client
+    SECURE_BOOT = "secure-boot"  # OVMF's PXE client, with Microsoft's keys enrolled
+
+
+class Bus(StrEnum):
+    """How a disk is attached."""
+
+    NVME = "nvme"
+    SATA = "sata"
+    SCSI = "scsi"
+    VIRTIO = "virtio"
+
+
+class Segment(StrEnum):
+    """The wire a NIC is plugged into."""
+
+    LOCAL = "local"  # where metalbox itself stands
+    RELAYED = "relayed"  # behind a DHCP relay and router
+
+
+NIC_MODELS: dict[Firmware, tuple[str, ...]] = {
+    Firmware.BIOS: ("virtio", "e1000e", "e1000", "rtl8139", "vmxnet3"),
+    Firmware.UEFI_PXE: ("virtio",),
+    Firmware.UEFI_HTTP: ("virtio",),
+    Firmware.SECURE_BOOT: ("virtio",),
+}
+
+# Settings of OVMF from outside ("no"). A boot entry that fails costs 63 s, and PXEv6 comes before HTTP Boot.
+FW_CFG: dict[Firmware, tuple[str, ...]] = {
+    Firmware.BIOS: (),
+    Firmware.UEFI_PXE: ("IPv6PXESupport",),
+    Firmware.UEFI_HTTP: ("IPv4PXESupport", "IPv6PXESupport"),
+    Firmware.SECURE_BOOT: ("IPv6PXESupport",),
+}
+
+MODELS = (
+    ("Fjord Systems", "F110 Gen2"),
+    ("Kestrel", "KX-2200"),
+    ("Anvil Computing", "Rack One"),
+    ("Borealis", "B4 Dense"),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Nic:
+    """One network port. `model` is libvirt's name of it."""
+
+    mac: Mac
+    model: str = "virtio"
+    segment: Segment = Segment.LOCAL
+
+
+@dataclass(frozen=True, slots=True)
+class Disk:
+    """One empty disk; its file is sparse."""
+
+    serial: str
+    bus: Bus = Bus.VIRTIO
+    size: int = 4 * GIB
+
+
+@dataclass(frozen=True, slots=True)
+class MachineSpec:
+    """One machine. What is left empty is filled from its number in the rack by `numbered`, each value distinct."""
+
+    name: str = ""
+    firmware: Firmware = Firmware.BIOS
+    nics: tuple[Nic, ...] = ()
+    disks: tuple[Disk, ...] = ()
+    vendor: str = ""
+    product: str = ""
+    serial: str = ""
+    uuid: str = ""
+    asset: str = ""
+    memory_mib: int = MEMORY_MIB
+    cpus: int = 1
+    segment: Segment = Segment.LOCAL
+    qemu_arguments: tuple[str, ...] = field(default=())
+
+    @property
+    def mac(self) -> Mac:
+        """The port it boots from."""
+        return self.nics[0].mac
+
+
+def numbered(spec: MachineSpec, number: int) -> MachineSpec:
+    """Fill in what `spec` leaves open, for the machine at place `number` (from 1). Raises InvalidValue."""
+    models = NIC_MODELS[spec.firmware]
+    mac = Mac.from_bytes(bytes((0x52, 0x54, 0x00, 0x6D, number >> 8, number & 0xFF)))
+    vendor, product = MODELS[number % len(MODELS)]
+    bus = list(Bus)[(number - 1) % len(Bus)]
+    nics = spec.nics or (Nic(mac, models[(number - 1) // 2 % len(models)], spec.segment),)
+    if nics[0].model not in models:
+        raise InvalidValue(
+            f"a {spec.firmware} machine cannot boot from a {nics[0].model} NIC: its firmware drives {', '.join(models)}"
+        )
+    return MachineSpec(
+        name=spec.name or f"lab{number:04d}",
+        firmware=spec.firmware,
+        nics=nics,
+        disks=spec.disks or (Disk(f"LABDISK{number:04d}", bus, (3 + number) * GIB),),
+        vendor=spec.vendor or vendor,
+        product=spec.product or product,
+        serial=spec.serial or f"LAB{number:04d}",
+        uuid=spec.uuid or str(uuid.uuid5(uuid.NAMESPACE_DNS, f"machine-{number}.lab.metalbox.invalid")),
+        asset=spec.asset or f"AT-{number:04d}",
+        memory_mib=spec.memory_mib,
+        cpus=spec.cpus,
+        segment=spec.segment,
+        qemu_arguments=spec.qemu_arguments,
+    )
+
+
+def mixed(count: int, memory_mib: int = MEMORY_MIB) -> tuple[MachineSpec, ...]:
+    """Return `count` machines, BIOS and UEFI in turn, with NICs and disks of every kind in turn."""
+    kinds = (Firmware.BIOS, Firmware.UEFI_PXE)
+    specs = [MachineSpec(firmware=kinds[index % 2], memory_mib=memory_mib) for index in range(count)]
+    return complete(specs)
+
+
+def complete(specs: Sequence[MachineSpec]) -> tuple[MachineSpec, ...]:
+    """Number the machines and check that no two share a name or a MAC. Raises InvalidValue."""
+    done = tuple(numbered(spec, place) for place, spec in enumerate(specs, 1))
+    names = [spec.name for spec in done]
+    macs = [str(nic.mac) for spec in done for nic in spec.nics]
+    for value in (*names, *macs):
+        if names.count(value) > 1 or macs.count(value) > 1:
+            raise InvalidValue(f"two machines of the rack have {value!r}: each needs its own")
+    return done
+
+
+def disk_path(directory: Path, spec: MachineSpec, disk: Disk) -> Path:
+    """Where a disk's content lies."""
+    return directory / "disks" / f"{spec.name}-{disk.serial}.raw"
+
+
+def console_path(directory: Path, spec: MachineSpec) -> Path:
+    """Where everything that a machine writes to its serial console is kept."""
+    return directory / "consoles" / f"{spec.name}.log"
+
+
+def domain_xml(spec: MachineSpec, directory: Path, bridges: dict[Segment, str]) -> str:
+    """Return the libvirt domain of a machine whose files lie under `directory`."""
+    devices = [
+        f"<emulator>{QEMU}</emulator>",
+        *_disks(spec, directory),
+        *_nics(spec, bridges),
+        f"<serial type='pty'><log file={quoteattr(str(console_path(directory, spec)))} append='on'/>"
+        "<target port='0'/></serial>",
+        "<console type='pty'><target type='serial' port='0'/></console>",
+        "<memballoon model='none'/>",
+    ]
+    return "\n".join(
+        (
+            "<domain type='qemu' xmlns:qemu='http://libvirt.org/schemas/domain/qemu/1.0'>",
+            f"<name>{escape(spec.name)}</name><uuid>{spec.uuid}</uuid>",
+            f"<memory unit='MiB'>{spec.memory_mib}</memory><vcpu>{spec.cpus}</vcpu>",
+            _smbios(spec),
+            _os(spec, directory),
+            "<cpu mode='custom'><model>qemu64</model></cpu>",
+            "<on_poweroff>destroy</on_poweroff><on_reboot>restart</on_reboot><on_crash>destroy</on_crash>",
+            "<devices>",
+            *devices,
+            "</devices>",
+            _command_line(spec, directory),
+            "</domain>",
+        )
+    )
+
+
+def _smbios(spec: MachineSpec) -> str:
+    rows = (("manufacturer", spec.vendor), ("product", spec.product), ("serial", spec.serial), ("uuid", spec.uuid))
+    system = "".join(f"<entry name='{name}'>{escape(value)}</entry>" for name, value in rows)
+    chassis = (
+        f"<entry name='manufacturer'>{escape(spec.vendor)}</entry><entry name='serial'>{escape(spec.serial)}C</entry>"
+        f"<entry name='asset'>{escape(spec.asset)}</entry>"
+    )
+    return f"<sysinfo type='smbios'><system>{system}</system><chassis>{chassis}</chassis></sysinfo>"
+
+
+def _os(spec: MachineSpec, directory: Path) -> str:
+    if spec.firmware is Firmware.BIOS:
+        kind, loader = "pc", "<bios useserial='yes'/>"
+        features = "<acpi/><apic/>"
+    else:
+        is_secure = spec.firmware is Firmware.SECURE_BOOT
+        kind, suffix = "q35", ".ms" if is_secure else ""
+        nvram = directory / "disks" / f"{spec.name}.nvram"
+        loader = (
+            f"<loader readonly='yes' secure='{'yes' if is_secure else 'no'}' type='pflash'>"
+            f"{OVMF}/OVMF_CODE_4M{suffix}.fd</loader>"
+            f"<nvram template='{OVMF}/OVMF_VARS_4M{suffix}.fd'>{escape(str(nvram))}</nvram>"
+        )
+        features = "<acpi/><apic/>" + ("<smm state='on'/>" if is_secure else "")
+    boot = f"<os><type arch='x86_64' machine='{kind}'>hvm</type>{loader}<smbios mode='sysinfo'/></os>"
+    return f"{boot}\n<features>{features}</features>"
+
+
+def _disks(spec: MachineSpec, directory: Path) -> list[str]:
+    """The disks that libvirt knows; NVMe is given to QEMU directly, as libvirt before 11 has no such bus."""
+    rows = []
+    letters: dict[str, int] = {}
+    for order, disk in enumerate(spec.disks, 2):
+        if disk.bus is Bus.NVME:
+            continue
+        prefix = "vd" if disk.bus is Bus.VIRTIO else "sd"
+        letter = chr(ord("a") + letters.setdefault(prefix, 0))
+        letters[prefix] += 1
+        rows.append(
+            "<disk type='file' device='disk'><driver name='qemu' type='raw' discard='unmap'/>"
+            f"<source file={quoteattr(str(disk_path(directory, spec, disk)))}/>"
+            f"<target dev='{prefix}{letter}' bus='{disk.bus}'/><serial>{escape(disk.serial)}</serial>"
+            f"<boot order='{order}'/></disk>"
+        )
+    if any(disk.bus is Bus.SCSI for disk in spec.disks):
+        rows.append("<controller type='scsi' model='virtio-scsi'/>")
+    return rows
+
+
+def _nics(spec: MachineSpec, bridges: dict[Segment, str]) -> list[str]:
+    # Without its option ROM (romfile=) the NIC is left to OVMF's own PXE client.
+    rom = "" if spec.firmware is Firmware.BIOS else "<rom enabled='no'/>"
+    boot, empty = "<boot order='1'/>", ""
+    return [
+        f"<interface type='bridge'><mac address='{nic.mac}'/><source bridge='{bridges[nic.segment]}'/>"
+        f"<model type='{nic.model}'/>{boot if place == 0 else empty}{rom}</interface>"
+        for place, nic in enumerate(spec.nics)
+    ]
+
+
+def _command_line(spec: MachineSpec, directory: Path) -> str:
+    arguments: list[str] = []
+    for name in FW_CFG[spec.firmware]:
+        arguments += ["-fw_cfg", f"name=opt/org.tianocore/{name},string=no"]
+    for place, disk in enumerate(spec.disks):
+        if disk.bus is Bus.NVME:
+            # QEMU reads a doubled comma as one.
+            path = str(disk_path(directory, spec, disk)).replace(",", ",,")
+            arguments += ["-drive", f"if=none,id=nvme{place},format=raw,discard=unmap,file={path}"]
+            arguments += ["-device", f"nvme,serial={disk.serial},drive=nvme{place},bootindex={place + 2}"]
+    arguments += spec.qemu_arguments
+    rows = "".join(f"<qemu:arg value={quoteattr(argument)}/>" for argument in arguments)
+    return f"<qemu:commandline>{rows}</qemu:commandline>"
+
+
+def to_json(spec: MachineSpec) -> dict[str, Any]:
+    """A specification as plain values, read back by `from_json`."""
+    return {
+        "name": spec.name,
+        "firmware": spec.firmware,
+        "nics": [[nic.mac, nic.model, nic.segment] for nic in spec.nics],
+        "disks": [[disk.serial, disk.bus, disk.size] for disk in spec.disks],
+        "vendor": spec.vendor,
+        "product": spec.product,
+        "serial": spec.serial,
+        "uuid": spec.uuid,
+        "asset": spec.asset,
+        "memory_mib": spec.memory_mib,
+        "cpus": spec.cpus,
+        "segment": spec.segment,
+        "qemu_arguments": list(spec.qemu_arguments),
+    }
+
+
+def from_json(row: dict[str, Any]) -> MachineSpec:
+    """The specification that `to_json` wrote."""
+    return MachineSpec(
+        **{
+            **row,
+            "firmware": Firmware(row["firmware"]),
+            "nics": tuple(Nic(Mac(mac), model, Segment(segment)) for mac, model, segment in row["nics"]),
+            "disks": tuple(Disk(serial, Bus(bus), size) for serial, bus, size in row["disks"]),
+            "segment": Segment(row["segment"]),
+            "qemu_arguments": tuple(row["qemu_arguments"]),
+        }
+    )
