@@ -22,6 +22,9 @@ from metalbox.timeline import LOW_VALUE, Entry, Kind
 # One step of the background cleaning deletes at most this many lines, in a few milliseconds.
 PRUNE_STEP = 500
 
+# What only a machine that boots sends.
+BOOT_KINDS = (Kind.DHCP, Kind.TFTP, Kind.HTTP, Kind.DECISION, Kind.AGENT)
+
 Subject = tuple[str, int | str]  # ("machine_id", 7) or ("mac", "52:54:00:ab:cd:ef")
 
 
@@ -130,16 +133,22 @@ class Events:
         rows = self._connection.execute(select.order_by(events.c.id.desc())).all()
         return [entry_from_row(row) for row in reversed(rows)]
 
-    def strangers(self, since: float, kinds: Sequence[Kind], limit: int) -> list[tuple[Mac, Entry]]:
-        """For each address that owns no machine and has such lines since then: its newest line. Newest first."""
+    def strangers(self, since: float, limit: int) -> list[tuple[Mac, Entry]]:
+        """For each address that no machine owns and that booted since then: its newest line of it. Newest first."""
+        # An operating system or a BMC that asks for its address boots nothing of ours.
+        boots = sa.and_(
+            events.c.kind.in_([str(kind) for kind in BOOT_KINDS]),
+            events.c.data.not_like('%"client":"os"%'),
+            events.c.data.not_like('%"client":"bmc"%'),
+        )
         newest = (
             sa.select(sa.func.max(events.c.id))
             .where(
+                events.c.last_at >= since,
                 events.c.mac.is_not(None),
                 events.c.machine_id.is_(None),
-                events.c.last_at >= since,
-                events.c.kind.in_([str(kind) for kind in kinds]),
                 events.c.mac.not_in(sa.select(macs.c.mac)),
+                boots,
             )
             .group_by(events.c.mac)
         )

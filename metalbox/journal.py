@@ -7,6 +7,7 @@ also when the first was stored already. When the database is slow, lines of litt
 from __future__ import annotations
 
 import asyncio
+import itertools
 import logging
 from collections import Counter, OrderedDict, deque
 from dataclasses import dataclass
@@ -24,6 +25,8 @@ __all__ = ["Entry", "Journal", "Kind"]
 log = logging.getLogger("metalbox.journal")
 
 FLUSH_SECONDS = 0.2
+# Every how many flushes it is stored when machines were last heard of: 5 s, and nobody's life hangs on it.
+SEEN_TURNS = 25
 # One transaction of this many lines takes about 10 ms; commits of leases wait behind it.
 BATCH = 500
 # A minute of 300 lines a second. One line takes about 1 KiB.
@@ -127,11 +130,13 @@ class Journal:
         database = self._database
         assert database is not None, "a journal without a database has nothing to run"
         await database.run(Store.find_overfull, self._settings.entries_per_machine)
-        while True:
+        for turn in itertools.count(1):
             await asyncio.sleep(FLUSH_SECONDS)
             try:
                 await self.flush()
                 await database.run(Store.prune_step, self._settings.entries_per_machine, self._settings.entries_total)
+                if turn % SEEN_TURNS == 0:
+                    await database.run(Store.save_seen)
             except DBAPIError as error:
                 # A full disk must not stop the machines that only want a packet: keep the lines and try again.
                 self.counters["write failed"] += 1

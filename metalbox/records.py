@@ -119,6 +119,8 @@ class Machines:
 
     def __init__(self, connection: sa.Connection) -> None:
         self._connection = connection
+        # When an agent spoke last. Ten thousand of them poll every 30 s: that is kept here and stored now and then.
+        self._seen: dict[int, float] = {}
 
     def get(self, number: int) -> Machine | None:
         """The machine with this id."""
@@ -128,7 +130,9 @@ class Machines:
         found = self._connection.execute(
             sa.select(macs.c.mac).where(macs.c.machine_id == number).order_by(macs.c.position, macs.c.mac)
         )
-        return machine_from_row(row, found.scalars())
+        machine = machine_from_row(row, found.scalars())
+        seen = self._seen.get(number, 0.0)
+        return dataclasses.replace(machine, last_seen=seen) if seen > machine.last_seen else machine
 
     def add(self, machine: Machine) -> Machine:
         """Insert a machine, whose `id` is ignored; returns it with its new id."""
@@ -145,9 +149,34 @@ class Machines:
         )
         self._save_macs(machine)
 
-    def touch(self, number: int, **columns: Any) -> None:
-        """Write a few columns of `machines` only: last_seen, address, boot_id, conflict."""
-        self._connection.execute(sa.update(machines).where(machines.c.id == number).values(**columns))
+    def saw(self, number: int, now: float) -> None:
+        """Note that the machine's agent spoke: in memory, `save_seen` stores it."""
+        self._seen[number] = now
+
+    def save_seen(self) -> None:
+        """Store what `saw` noted."""
+        rows = [{"number": number, "seen": seen} for number, seen in self._seen.items()]
+        if rows:
+            newer = sa.and_(machines.c.id == sa.bindparam("number"), machines.c.last_seen < sa.bindparam("seen"))
+            self._connection.execute(sa.update(machines).where(newer).values(last_seen=sa.bindparam("seen")), rows)
+        self._seen.clear()
+
+    def conflict(self, number: int) -> str:
+        """Why this machine may not be ordered about, or ""."""
+        return str(self._connection.execute(sa.select(machines.c.conflict).where(machines.c.id == number)).scalar())
+
+    def uuids_in_conflict(self) -> list[str]:
+        """The UUIDs that machines hold against each other, each once."""
+        select = sa.select(machines.c.uuid).where(machines.c.conflict != "").distinct()
+        return list(self._connection.execute(select).scalars())
+
+    def set_address(self, number: int, address: str) -> None:
+        """Write from where the machine's agent speaks."""
+        self._connection.execute(sa.update(machines).where(machines.c.id == number).values(address=address))
+
+    def set_conflict(self, number: int, conflict: str) -> None:
+        """Write why this machine may not be ordered about, or "" when it may."""
+        self._connection.execute(sa.update(machines).where(machines.c.id == number).values(conflict=conflict))
 
     def _save_macs(self, machine: Machine) -> None:
         self._connection.execute(
@@ -178,10 +207,6 @@ class Machines:
         """The machine whose agent spoke last with this boot id; at most one unless agents lie."""
         return self._ids(machines.c.boot_id == boot_id)
 
-    def ids_in_conflict(self) -> list[int]:
-        """Machines that carry a conflict."""
-        return self._ids(machines.c.conflict != "")
-
     def owners(self, wanted: Sequence[Mac]) -> dict[Mac, int]:
         """Which machine owns which of these addresses."""
         rows = self._connection.execute(sa.select(macs.c.mac, macs.c.machine_id).where(macs.c.mac.in_(wanted)))
@@ -209,7 +234,10 @@ class Machines:
             sa.select(macs.c.mac, macs.c.machine_id).order_by(macs.c.position, macs.c.mac)
         ):
             addresses[number].append(mac)
-        return [{**row, "macs": addresses[row["id"]]} for row in self._connection.execute(select).mappings()]
+        return [
+            {**row, "last_seen": max(row["last_seen"], self._seen.get(row["id"], 0.0)), "macs": addresses[row["id"]]}
+            for row in self._connection.execute(select).mappings()
+        ]
 
     def add_order(self, machine_id: int, verb: str, now: float) -> Order:
         """Write an order down."""

@@ -93,6 +93,7 @@ events = Table(
     Column("data", Text, nullable=False),
     Index("ix_events_mac_id", "mac", "id"),
     Index("ix_events_machine_id_id", "machine_id", "id"),
+    Index("ix_events_last_at", "last_at"),
 )
 
 # What an agent shall do. `done_at` is NULL until a later report shows that it was done.

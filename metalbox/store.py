@@ -88,6 +88,7 @@ class Store:
 
     def close(self) -> None:
         """Close the database and let another service have it."""
+        self.save_seen()
         self.connection.close()
         self._engine.dispose()
         if self._lock is not None:
@@ -128,6 +129,11 @@ class Store:
         """See `Events.prune_step`."""
         with self.transaction():
             return self.events.prune_step(limit_each, limit_total)
+
+    def save_seen(self) -> None:
+        """See `Machines.save_seen`."""
+        with self.transaction():
+            self.machines.save_seen()
 
     def save_leases(self, rows: Sequence[Lease]) -> None:
         """Write leases (one per subnet and address), all in one transaction: on disk when this returns."""

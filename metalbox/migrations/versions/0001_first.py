@@ -74,6 +74,7 @@ def upgrade() -> None:
     )
     op.create_index("ix_events_mac_id", "events", ["mac", "id"])
     op.create_index("ix_events_machine_id_id", "events", ["machine_id", "id"])
+    op.create_index("ix_events_last_at", "events", ["last_at"])
     op.create_table(
         "orders",
         sa.Column("id", sa.Integer, nullable=False),
