@@ -26,7 +26,7 @@ SECONDS = 3.0  # one answer; a BMC in the middle of a reset needs minutes, and i
 # linux/ipmi.h on 64-bit machines: sizes of struct ipmi_req (40) and struct ipmi_recv (48).
 IPMICTL_SEND_COMMAND = 0x8028690D
 IPMICTL_RECEIVE_MSG_TRUNC = 0xC030690B
-SYSTEM_INTERFACE_ADDRESS = struct.pack("=ihB3x", 0x0C, 0x0F, 0)
+SYSTEM_INTERFACE_ADDRESS = struct.pack("=ihBx", 0x0C, 0x0F, 0)
 RESPONSE = 1  # IPMI_RESPONSE_RECV_TYPE
 
 APP, TRANSPORT = 0x06, 0x0C

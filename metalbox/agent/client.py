@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import http.client
 import json
+import queue
 import socket
+import threading
 import urllib.parse
 
 TYPE_CHECKING = False
@@ -18,6 +20,10 @@ MAX_ANSWER = 1 << 20
 
 class Unreachable(Exception):
     """No answer came: no route, refused, reset, too late, or not HTTP. The message is a sentence's end."""
+
+
+class Refused(Exception):
+    """The server answered, and did not take what was sent. The message is the server's sentence."""
 
 
 class Client:
@@ -74,6 +80,54 @@ class Client:
             self.address = connection.getsockname()[0]
             return connection
         raise last
+
+
+def expect(answer: tuple[int, dict[str, Any]]) -> dict[str, Any]:
+    """The object of a good answer. Raises Unreachable for 5xx (the server is in trouble), Refused for the rest."""
+    status, document = answer
+    if 200 <= status < 300:
+        return document
+    said = str(document.get("error") or f"HTTP status {status}")
+    raise Unreachable(said) if status >= 500 else Refused(said)
+
+
+def race(url: str, ports: list[str], path: str, document: dict[str, Any], head_start: float) -> Client:
+    """Send one document by every port; the way that is answered first. Raises what the last one raised.
+
+    The first port has `head_start` seconds to itself, or until it fails.
+    """
+    answers: queue.SimpleQueue[tuple[Client, Exception | None]] = queue.SimpleQueue()
+
+    def call(port: str) -> None:
+        client = Client(url, port)
+        try:
+            expect(client.post(path, document))
+        except (Unreachable, Refused) as error:
+            answers.put((client, error))
+        else:
+            answers.put((client, None))
+
+    def start(names: list[str]) -> int:
+        for name in names:
+            threading.Thread(target=call, args=(name,), name=f"race {name}", daemon=True).start()
+        return len(names)
+
+    pending = ports[1:]
+    running = start(ports[:1])
+    last: Exception = Unreachable("no port has an address")
+    while running:
+        try:
+            client, error = answers.get(timeout=head_start if pending else None)
+        except queue.Empty:
+            pass
+        else:
+            running -= 1
+            if error is None:
+                return client
+            last = error
+        running += start(pending)
+        pending = []
+    raise last
 
 
 def _reason(error: Exception) -> str:

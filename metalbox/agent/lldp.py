@@ -90,7 +90,7 @@ def _identity(value: bytes, mac: int, network: int) -> str:
         with contextlib.suppress(ValueError):
             return str(ipaddress.ip_address(raw[1:]))
     text = _text(raw)
-    return text if text and text.isprintable() else raw.hex(":")
+    return raw.hex(":") if not text or "\ufffd" in text else text
 
 
 def _text(raw: bytes) -> str:
