@@ -186,9 +186,12 @@ class _Turn:
         boot = self.boot(network)
         if boot is None:
             return self.ignore("no boot file for this architecture", str(self.firmware.arch))
-        # yiaddr as dnsmasq has it; clients take it filled or empty.
         address = self.packet.ciaddr
-        return self.reply(Message.ACK, address, boot, boot.options + boot_item(self.packet), ciaddr=address)
+        item = boot_item(self.packet)
+        if item:
+            # Intel's ROM, which has picked an item from a menu, was answered like this by all that it was seen with.
+            return self.reply(Message.ACK, address, boot, boot.options + item)
+        return self.reply(Message.ACK, 0, boot, boot.options, ciaddr=address)
 
     def proxy(self, network: Network) -> Reply | Ignored:
         """Beside the site's DHCP server: offers a boot file and no address."""
