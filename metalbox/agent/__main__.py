@@ -15,6 +15,9 @@ if TYPE_CHECKING:
     from argparse import Namespace
     from typing import IO
 
+    from metalbox.agent.journal import Journal
+    from metalbox.agent.lldp import Neighbours
+
 CONSOLE = "/dev/console"
 
 
@@ -107,11 +110,14 @@ def _talk(server: str, kernel: dict[str, str], console: IO[str], options: Namesp
     journal = Journal(console)
     journal.say(f"agent {VERSION}, server {server}")
     network: Network | OpenNetwork = OpenNetwork()
+    ports = tuple(options.port) if options else ()
     if is_image:
-        only = tuple(options.port) if options else ()
-        network = Network(journal, kernel["mac"], int(kernel["vlan"] or 0), only)
+        network = Network(journal, kernel["mac"], int(kernel["vlan"] or 0), ports)
         network.refresh()  # DHCP is on its way while the rest of the program is loaded
-    from metalbox.agent import lldp, nics
+    from metalbox.agent import lldp
+
+    if is_image:
+        lldp.release_from_firmware(Path("/"))
     from metalbox.agent.client import Refused, Unreachable
     from metalbox.agent.conversation import Conversation
     from metalbox.agent.inventory import Inventory
@@ -123,25 +129,31 @@ def _talk(server: str, kernel: dict[str, str], console: IO[str], options: Namesp
     except ValueError as error:
         journal.say(str(error))
         return 2
-    if options and options.once:
-        try:
+    try:
+        if options and options.once:
             conversation.once()
-        except (Unreachable, Refused) as error:
-            journal.say(f"{server}: {error}")
-            return 1
-        return 0
-    try:
-        lldp.release_from_firmware(Path("/"))
-        listener = lldp.open_listener(nics.port_names(Path("/")))
-        threading.Thread(target=lldp.listen, args=(listener, neighbours), name="lldp", daemon=True).start()
-    except OSError as error:
-        journal.say(f"LLDP cannot be heard: {error.strerror}")
-    try:
-        conversation.run()
+        else:
+            _start_listening(neighbours, ports, journal)
+            conversation.run()
+    except (Unreachable, Refused) as error:
+        journal.say(f"{server}: {error}")
+        return 1
     finally:
         if isinstance(network, Network):
             network.stop()
     return 0
+
+
+def _start_listening(neighbours: Neighbours, ports: tuple[str, ...], journal: Journal) -> None:
+    from metalbox.agent import lldp, nics
+
+    try:
+        listener = lldp.open_listener()
+    except OSError as error:
+        journal.say(f"LLDP cannot be heard: {error.strerror}")
+        return
+    hearing = (listener, neighbours, lambda: ports or nics.port_names(Path("/")))
+    threading.Thread(target=lldp.listen, args=hearing, name="lldp", daemon=True).start()
 
 
 if __name__ == "__main__":

@@ -11,13 +11,14 @@ import ipaddress
 import socket
 import struct
 import threading
+import time
 from pathlib import Path
 
-from metalbox.agent import sysfs
+from metalbox.agent import command, sysfs
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
     from typing import Any
 
 ETHERTYPE = 0x88CC
@@ -30,6 +31,7 @@ PACKET_MR_MULTICAST, PACKET_MR_ALLMULTI = 0, 2
 
 CHASSIS, PORT, PORT_DESCRIPTION, SYSTEM_NAME, ORGANISATION = 1, 2, 4, 5, 127
 IEEE_802_1_PORT_VLAN = b"\x00\x80\xc2\x01"
+JOIN_SECONDS = 5.0  # a port that appears later is listened to after this time at most
 MAX_NEIGHBOURS = 64  # on one port; a hub or a noisy test cannot make the table grow
 
 
@@ -132,33 +134,48 @@ class Neighbours:
 
 def release_from_firmware(root: Path) -> None:
     """Make Intel X710 adapters pass LLDP on: their firmware swallows it (i40e; until the next reset of the adapter)."""
-    for folder in sysfs.entries(root / "sys/kernel/debug/i40e"):
+    folder = root / "sys/kernel/debug"
+    if not (root / "sys/bus/pci/drivers/i40e").is_dir():
+        return
+    if not (folder / "i40e").is_dir():
+        with contextlib.suppress(command.CommandFailed):
+            command.run([command.find("mount"), "-t", "debugfs", "debugfs", str(folder)], 5.0)
+    for adapter in sysfs.entries(folder / "i40e"):
         with contextlib.suppress(OSError):
-            (folder / "command").write_text("lldp stop")
+            (adapter / "command").write_text("lldp stop")
 
 
-def open_listener(ports: Iterable[str]) -> socket.socket:
-    """A socket that receives LLDP from all ports, having joined its groups on these. Raises OSError (needs root)."""
+def open_listener() -> socket.socket:
+    """A socket that receives LLDP from every port. Raises OSError (it takes root)."""
     listener = socket.socket(socket.AF_PACKET, socket.SOCK_RAW | socket.SOCK_CLOEXEC, socket.htons(ETHERTYPE))
-    for port in ports:
-        with contextlib.suppress(OSError):
-            index = socket.if_nametoindex(port)
-            requests = [struct.pack("@iHH8s", index, PACKET_MR_MULTICAST, 6, group) for group in GROUPS]
-            # Some adapters cannot filter link-local groups by themselves.
-            requests.append(struct.pack("@iHH8s", index, PACKET_MR_ALLMULTI, 0, b""))
-            for request in requests:
-                listener.setsockopt(SOL_PACKET, PACKET_ADD_MEMBERSHIP, request)
+    listener.settimeout(JOIN_SECONDS)
     return listener
 
 
-def listen(listener: socket.socket, neighbours: Neighbours) -> None:
-    """Hear frames until the socket is closed. Runs in a thread of its own."""
-    while True:
+def join(listener: socket.socket, port: str) -> None:
+    """Have this port's adapter pass the LLDP groups on."""
+    with contextlib.suppress(OSError):
+        index = socket.if_nametoindex(port)
+        requests = [struct.pack("@iHH8s", index, PACKET_MR_MULTICAST, 6, group) for group in GROUPS]
+        # Some adapters cannot filter link-local groups by themselves.
+        requests.append(struct.pack("@iHH8s", index, PACKET_MR_ALLMULTI, 0, b""))
+        for request in requests:
+            listener.setsockopt(SOL_PACKET, PACKET_ADD_MEMBERSHIP, request)
+
+
+def listen(listener: socket.socket, neighbours: Neighbours, ports: Callable[[], Iterable[str]]) -> None:
+    """Hear frames on these ports until the socket is closed. Runs in a thread of its own."""
+    joined: set[str] = set()
+    while listener.fileno() >= 0:
+        for port in set(ports()) - joined:
+            join(listener, port)
+            joined.add(port)
         try:
-            frame, (port, _protocol, direction, *_rest) = listener.recvfrom(2048)
+            frame, (name, _protocol, direction, *_rest) = listener.recvfrom(2048)
+        except TimeoutError:
+            continue
         except OSError:
-            if listener.fileno() < 0:
-                return
-            continue  # ENETDOWN: one of the ports went down; the others are still heard
+            time.sleep(0.1)  # ENETDOWN: one of the ports went down; the others are still heard
+            continue
         if direction != PACKET_OUTGOING:
-            neighbours.hear(port, frame)
+            neighbours.hear(name, frame)
