@@ -96,7 +96,8 @@ KERNEL_SKIP = tuple(
     )
 )
 
-# package -> programs, found in usr/sbin or usr/bin.
+# package -> programs, found in usr/sbin or usr/bin. No lvm2 (6 MB with its libraries): without udev no volume group is
+# ever activated here, so no logical volume holds a disk. No iproute2: busybox has an `ip`, and the agent needs none.
 TOOLS: dict[str, tuple[str, ...]] = {
     "busybox": ("busybox",),
     "kmod": ("kmod",),
@@ -111,28 +112,23 @@ TOOLS: dict[str, tuple[str, ...]] = {
     "dmidecode": ("dmidecode",),
     "kexec-tools": ("kexec",),
     "util-linux": _words("blkdiscard wipefs lsblk blkid blockdev lscpu"),
-    "ethtool": ("ethtool",),
-    "iproute2": ("ip",),
     "mdadm": ("mdadm",),
-    "lvm2": ("lvm",),
     "dmsetup": ("dmsetup",),
 }
-LINKS = {
-    **{f"usr/sbin/{name}": "../bin/kmod" for name in ("modprobe", "insmod", "rmmod", "lsmod", "depmod", "modinfo")},
-    **{f"usr/sbin/{name}": "lvm" for name in ("pvs", "vgs", "lvs", "vgchange", "vgremove", "pvremove")},
-}
+KMOD_LINKS = ("modprobe", "insmod", "rmmod", "lsmod", "depmod", "modinfo")
 # package -> files taken as they are.
 DATA: dict[str, tuple[str, ...]] = {"pci.ids": ("usr/share/misc/pci.ids",)}
-# Loaded by dlopen, so no NEEDED entry names it: glibc takes it for pthread_exit.
-EXTRA_LIBRARIES = ("libgcc_s.so.1",)
+# Loaded by dlopen, so no NEEDED entry names them: glibc takes the first for pthread_exit, newer kmod the others.
+EXTRA_LIBRARIES = ("libgcc_s.so.1", "libzstd.so.1", "liblzma.so.5")
+LIBRARY_PACKAGES = ("libgcc-s1", "libzstd1", "liblzma5")
 PYTHON_PACKAGES = ("python3", "libpython3-stdlib")
 # What the builder itself runs, for the builder's own architecture.
 BUILD_TOOLS = ("python3", "kmod", "busybox", "zstd")
 
 PYTHON_DROPPED_FOLDERS = frozenset(
     _words(
-        "test tests idlelib tkinter turtledemo lib2to3 pydoc_data ensurepip distutils __pycache__ curses dbm sqlite3 venv "
-        "wsgiref xmlrpc __phello__ _pyrepl"
+        "test tests idlelib tkinter turtledemo lib2to3 pydoc_data ensurepip distutils __pycache__ curses dbm sqlite3 "
+        "venv wsgiref xmlrpc __phello__ _pyrepl"
     )
 )
 PYTHON_DROPPED_FILES = frozenset(
@@ -168,8 +164,9 @@ PYTHON_DROPPED_EXTENSIONS = (
 )
 PYTHON_ENCODINGS = frozenset(
     _words(
-        "__init__ aliases ascii latin_1 iso8859_1 utf_8 utf_8_sig utf_16 utf_16_be utf_16_le utf_32 utf_32_be utf_32_le "
-        "idna punycode cp437 cp1252 hex_codec base64_codec raw_unicode_escape unicode_escape undefined charmap"
+        "__init__ aliases ascii latin_1 iso8859_1 utf_8 utf_8_sig utf_16 utf_16_be utf_16_le utf_32 "
+        "utf_32_be utf_32_le idna punycode cp437 cp1252 hex_codec base64_codec raw_unicode_escape unicode_escape undefined "
+        "charmap"
     )
 )
 
@@ -185,8 +182,8 @@ FIRMWARE_PACKAGES = (
 )
 
 SHELL_FILES = {
-    "etc/passwd": "root:x:0:0:root:/root:/bin/sh\n",
-    "etc/group": "root:x:0:\n",
+    "etc/passwd": "root:x:0:0:root:/root:/bin/sh\n_lldpd:x:101:101::/run/lldpd:/bin/false\n",
+    "etc/group": "root:x:0:\n_lldpd:x:101:\n",
     "etc/nsswitch.conf": "passwd: files\ngroup: files\nhosts: files dns\n",
     "etc/hosts": "127.0.0.1 localhost\n::1 localhost\n",
     "etc/hostname": "metalbox-agent\n",

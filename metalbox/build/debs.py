@@ -257,14 +257,28 @@ def unpack(debs: Iterable[Path], into: Path, *, key: str, skip: Sequence[str] = 
 
 
 def list_files(deb: Path) -> list[str]:
-    """The files in a package, as paths of the merged tree."""
+    """The files and links in a package, as paths of the merged tree."""
+    return sorted(path for path, _ in _members(deb, frozenset()))
+
+
+def read_files(deb: Path, wanted: Iterable[str]) -> dict[str, bytes]:
+    """The contents of some files of a package by path; those it does not have are left out."""
+    return {path: data for path, data in _members(deb, frozenset(wanted)) if data is not None}
+
+
+def _members(deb: Path, wanted: frozenset[str]) -> Iterator[tuple[str, bytes | None]]:
+    """Each file and link as (path in the merged tree, contents when wanted)."""
+    merged = ("bin/", "sbin/", "lib/", "lib64/")
     with subprocess.Popen(["dpkg-deb", "--fsys-tarfile", str(deb)], stdout=subprocess.PIPE) as source:
         if source.stdout is None:
             raise BuildError(f"cannot read {deb.name}")
         with tarfile.open(fileobj=source.stdout, mode="r|") as archive:
-            names = [member.name.removeprefix("./") for member in archive if not member.isdir()]
-    merged = ("bin/", "sbin/", "lib/", "lib64/")
-    return sorted(f"usr/{name}" if name.startswith(merged) else name for name in names)
+            for member in archive:
+                name = member.name.removeprefix("./")
+                path = f"usr/{name}" if name.startswith(merged) else name
+                if not member.isdir():
+                    content = archive.extractfile(member) if path in wanted and member.isfile() else None
+                    yield path, content.read() if content else None
 
 
 def key_of(packages: Iterable[Package], *more: str) -> str:

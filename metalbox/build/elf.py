@@ -119,7 +119,7 @@ def libraries(
 
 
 def modinfo(data: bytes) -> dict[str, tuple[str, ...]]:
-    """The `.modinfo` section of a kernel module: name → values, in file order (`depends`, `alias`, `firmware`, ...)."""
+    """The `.modinfo` section of a kernel module: name → values (`depends`, `alias`, `firmware`, ...)."""
     order, wide = _layout(data)
     if wide:
         start, size, count, names = (

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import subprocess
 from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from metalbox.build.stage import Stage
@@ -71,3 +72,13 @@ class Toolbox:
     def zstd(self, pieces: Iterable[bytes], level: int) -> bytes:
         """One frame by one thread: the bytes depend on the input and the package's version only."""
         return self.run(self.command("zstd", f"-{level}", "-q", "-c", "--single-thread", "-"), pieces)
+
+    def zstd_files(self, files: Sequence[Path], level: int) -> None:
+        """Each file into file.zst, on all processors; how the files are dealt out does not change their bytes."""
+        hands = os.cpu_count() or 1
+        shares = [share for share in (files[hand::hands] for hand in range(hands)) if share]
+        commands = [
+            self.command("zstd", f"-{level}", "-q", "--rm", "--single-thread", *map(str, share)) for share in shares
+        ]
+        with ThreadPoolExecutor(hands) as pool:
+            list(pool.map(self.run, commands))
