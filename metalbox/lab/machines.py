@@ -23,6 +23,8 @@ OVMF = Path("/usr/share/OVMF")
 # and boots on with files missing.
 MEMORY_MIB = 512
 GIB = 2**30
+# libvirt gives its own devices PCI slots from 1 upwards (31 on q35); without an address QEMU would take one of those.
+FIRST_OWN_SLOT = 0x10
 
 
 class Firmware(StrEnum):
@@ -185,7 +187,7 @@ def domain_xml(spec: MachineSpec, directory: Path, bridges: dict[Segment, str]) 
     return "\n".join(
         (
             "<domain type='qemu' xmlns:qemu='http://libvirt.org/schemas/domain/qemu/1.0'>",
-            f"<name>{escape(spec.name)}</name><uuid>{spec.uuid}</uuid>",
+            f"<name>{escape(spec.name)}</name>",
             f"<memory unit='MiB'>{spec.memory_mib}</memory><vcpu>{spec.cpus}</vcpu>",
             _smbios(spec),
             _os(spec, directory),
@@ -201,7 +203,7 @@ def domain_xml(spec: MachineSpec, directory: Path, bridges: dict[Segment, str]) 
 
 
 def _smbios(spec: MachineSpec) -> str:
-    rows = (("manufacturer", spec.vendor), ("product", spec.product), ("serial", spec.serial), ("uuid", spec.uuid))
+    rows = (("manufacturer", spec.vendor), ("product", spec.product), ("serial", spec.serial))
     system = "".join(f"<entry name='{name}'>{escape(value)}</entry>" for name, value in rows)
     chassis = (
         f"<entry name='manufacturer'>{escape(spec.vendor)}</entry><entry name='serial'>{escape(spec.serial)}C</entry>"
@@ -261,7 +263,9 @@ def _nics(spec: MachineSpec, bridges: dict[Segment, str]) -> list[str]:
 
 
 def _command_line(spec: MachineSpec, directory: Path) -> str:
-    arguments: list[str] = []
+    # libvirt wants its own UUID of a domain to be unique; the machine's may be a copy, as with some boards.
+    arguments = ["-smbios", f"type=1,uuid={spec.uuid}"]
+    bus = "pci.0" if spec.firmware is Firmware.BIOS else "pcie.0"
     for name in FW_CFG[spec.firmware]:
         arguments += ["-fw_cfg", f"name=opt/org.tianocore/{name},string=no"]
     for place, disk in enumerate(spec.disks):
@@ -269,7 +273,8 @@ def _command_line(spec: MachineSpec, directory: Path) -> str:
             # QEMU reads a doubled comma as one.
             path = str(disk_path(directory, spec, disk)).replace(",", ",,")
             arguments += ["-drive", f"if=none,id=nvme{place},format=raw,discard=unmap,file={path}"]
-            arguments += ["-device", f"nvme,serial={disk.serial},drive=nvme{place},bootindex={place + 2}"]
+            where = f"bus={bus},addr={FIRST_OWN_SLOT + place:#x}"
+            arguments += ["-device", f"nvme,serial={disk.serial},drive=nvme{place},bootindex={place + 2},{where}"]
     arguments += spec.qemu_arguments
     rows = "".join(f"<qemu:arg value={quoteattr(argument)}/>" for argument in arguments)
     return f"<qemu:commandline>{rows}</qemu:commandline>"

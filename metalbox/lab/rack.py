@@ -285,16 +285,20 @@ class Rack:
         return self._until(look, timeout, f"{spec.name} to write {pattern!r} to its console", period=0.02)
 
     def wait_for_machine(self, name: str, timeout: float) -> dict[str, Any]:
-        """The inventory's row of a machine of the rack (named as for `spec`), once it stands there. Raises TimedOut."""
+        """What the inventory knows of a machine of the rack (named as for `spec`), once it does. Raises TimedOut."""
         spec = self.spec(name)
         return self._until(lambda: self.find_machine(spec.name), timeout, f"{spec.name} to be discovered")
 
     def find_machine(self, name: str) -> dict[str, Any] | None:
-        """The inventory's row of a machine, None when it is not there."""
+        """All that the inventory knows of a machine, None when it does not stand there."""
         spec = self.spec(name)
         macs = {str(nic.mac) for nic in spec.nics}
         rows: list[dict[str, Any]] = self.call("GET", "/api/v1/machines")["machines"]
-        return next((row for row in rows if row["serial"] == spec.serial or macs & set(row["macs"])), None)
+        for row in rows:
+            if row["serial"] == spec.serial or macs & set(row["macs"]):
+                machine: dict[str, Any] = self.call("GET", f"/api/v1/machines/{row['id']}")
+                return machine
+        return None
 
     def wait_until(self, look: Callable[[], T | None], timeout: float, what: str) -> T:
         """Call `look` until it gives something other than None or False. Raises TimedOut naming `what`."""

@@ -1,0 +1,70 @@
+"""The rack's wires, in real namespaces."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+
+import pytest
+
+from metalbox.errors import StartError
+from metalbox.lab import network
+from metalbox.lab.network import Fault
+
+
+@pytest.fixture
+def lab() -> Iterator[str]:
+    if os.geteuid() != 0:
+        pytest.skip("namespaces need root")
+    name = f"metalbox-test-{os.getpid()}"
+    network.create(name)
+    network.build_bridge(name)
+    yield name
+    for role in ("-site", "-relay", ""):
+        network.delete(name + role)
+
+
+def ping(namespace: str, address: object) -> bool:
+    return network.run(network.inside(namespace, ["ping", "-c1", "-W2", str(address)]), check=False).returncode == 0
+
+
+@pytest.mark.root
+def test_the_site_reaches_metalbox_and_the_relayed_segments_router(lab: str) -> None:
+    network.attach(lab, f"{lab}-site", 1, network.SITE)
+    network.build_relayed(lab, f"{lab}-relay")
+    network.add_route_to_relayed(f"{lab}-site")
+    assert ping(f"{lab}-site", network.SERVER)
+    assert ping(f"{lab}-site", network.RELAYED_ROUTER)
+    assert ping(lab, network.RELAYED_ROUTER)
+    assert ping(f"{lab}-relay", network.SERVER)
+
+
+@pytest.mark.root
+def test_metalbox_has_no_address_on_the_relayed_segments_switch(lab: str) -> None:
+    network.build_relayed(lab, f"{lab}-relay")
+    shown = network.run(network.inside(lab, ["ip", "-o", "address", "show", "dev", "br1"])).stdout
+    assert shown == ""
+
+
+@pytest.mark.root
+def test_faults_are_dropped_until_they_are_lifted(lab: str) -> None:
+    network.block(lab, [Fault.TFTP, Fault.PXE_PORT])
+    rules = network.run(network.inside(lab, ["nft", "list", "ruleset"])).stdout
+    assert "udp dport 69 counter" in rules
+    assert "udp dport 4011 counter" in rules
+    network.block(lab, [])
+    assert network.run(network.inside(lab, ["nft", "list", "ruleset"])).stdout == ""
+
+
+def test_every_fault_has_its_rule() -> None:
+    assert set(network.MATCHES) == set(Fault)
+    assert network.filter_rules([]).count("\n") == 2
+
+
+def test_a_failed_command_says_what_it_wrote() -> None:
+    with pytest.raises(StartError, match="`sh -c echo no >&2; exit 3` failed: no"):
+        network.run(["sh", "-c", "echo no >&2; exit 3"])
+    with pytest.raises(StartError, match="did not end within 0 s"):
+        network.run(["sleep", "5"], timeout=0.1)
+    with pytest.raises(StartError, match="there is no program 'no-such-program'"):
+        network.run(["no-such-program"])
