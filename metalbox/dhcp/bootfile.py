@@ -113,7 +113,7 @@ def identify(packet: Packet) -> Firmware:
     vendor_class = PXE_CLASS if vendor.startswith(PXE_CLASS) else HTTP_CLASS if vendor.startswith(HTTP_CLASS) else b""
     if _is_ipxe(given):
         return Firmware("ipxe", arch, vendor_class)
-    if vendor_class is HTTP_CLASS or arch in HTTP_TWINS:
+    if vendor_class == HTTP_CLASS or arch in HTTP_TWINS:
         return Firmware("http", arch, vendor_class)
     if vendor_class:
         # Old ROMs leave option 93 out.
@@ -175,10 +175,10 @@ def boot_answer(
     parts = []
     if vendor_class:
         parts.append(encode_option(options.VENDOR_CLASS, vendor_class))
-    if vendor_class is HTTP_CLASS:
+    if vendor_class == HTTP_CLASS:
         # GRUB compares the value as a C string inside of the packet: it needs a NUL, here a PAD, behind it.
         parts.append(b"\0")
-    if vendor_class is PXE_CLASS and _boots_at_once(client, style):
+    if vendor_class == PXE_CLASS and _boots_at_once(client, style):
         parts.append(BOOT_AT_ONCE)
     parts.append(encode_option(options.BOOT_FILE, encoded + end))
     parts.append(encode_option(options.TFTP_SERVER, address.encode() + end))

@@ -181,7 +181,7 @@ class _Turn:
         """A boot client that has its address asks what to boot (PXE 2.1 section 2.2.4)."""
         if self.packet.message not in (Message.REQUEST, Message.INFORM):
             return self.ignore("not a question for the PXE port", self.packet.message_name)
-        if self.firmware.vendor_class is not PXE_CLASS:
+        if self.firmware.vendor_class != PXE_CLASS:
             return self.ignore("not a PXE client on the PXE port", self.packet.text(options.VENDOR_CLASS))
         boot = self.boot(network)
         if boot is None:
