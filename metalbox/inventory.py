@@ -105,6 +105,13 @@ def recheck_conflicts(store: Store, now: float) -> list[Entry]:
         return [entry for uuid in store.machines.uuids_in_conflict() for entry in _settle(store, uuid, now)]
 
 
+def recognise(store: Store, macs: Sequence[Mac], uuid: str, serial: str, vendor: str, now: float) -> Machine | None:
+    """Which machine this seems to be that asks what to boot; None for a new one. Changes nothing: it has not reported."""
+    with store.transaction():
+        who = Identity.of(uuid, serial, vendor, macs, "")
+        return choose(who, _candidates(store, who), now)
+
+
 def find(store: Store, name: str) -> Machine:
     """Find a machine by name, else by id, MAC, UUID or serial number. Raises NotFound, or Refused when two fit."""
     text = name.strip()
