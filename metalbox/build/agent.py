@@ -31,7 +31,6 @@ SOURCE_FOLDER = Path(metalbox.__file__).parent
 AGENT_HOME = "usr/lib/metalbox"
 # What the kernel, its page tables and the running agent take beside the unpacked files and the packed initrd; measured.
 KERNEL_MIB = 150
-MODULE_LEVEL = 19
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +79,7 @@ def build(options: Options, say: Callable[[str], None]) -> dict[str, Any]:
         release = _kernel_release(stage)
         _choose_tools(stage, tools, options.extra, packages, chosen)
         _choose_python(stage, tools)
-        _choose_modules(stage, tools, release, firmware, chosen)
+        _choose_modules(stage, tools, release, firmware, chosen, options.level)
         _choose_agent(stage, tools)
         stage.add_libraries(contents.EXTRA_LIBRARIES)
         _choose_frame(stage)
@@ -208,7 +207,9 @@ def _python_kept(path: str) -> bool:
     return name.endswith(".py") and name not in contents.PYTHON_DROPPED_FILES
 
 
-def _choose_modules(stage: Stage, tools: Toolbox, release: str, firmware: Sequence[str], chosen: Chosen) -> None:
+def _choose_modules(
+    stage: Stage, tools: Toolbox, release: str, firmware: Sequence[str], chosen: Chosen, level: int
+) -> None:
     home = f"usr/lib/modules/{release}"
     tools.depmod(stage.root, release)
     dependencies = _read_dependencies((stage.root / home / "modules.dep").read_text())
@@ -224,7 +225,8 @@ def _choose_modules(stage: Stage, tools: Toolbox, release: str, firmware: Sequen
                 chosen.not_included[name] = f"the kernel {release} for {stage.arch.name} has no such module"
     modules = {name: _plain_module(stage, f"{home}/{dependencies[name][0]}") for name in sorted(wanted)}
     with tempfile.TemporaryDirectory(prefix="metalbox-") as scratch:
-        _write_modules(Path(scratch), stage, tools, release, {dependencies[name][0]: modules[name] for name in modules})
+        by_path = {dependencies[name][0]: data for name, data in modules.items()}
+        _write_modules(Path(scratch), stage, tools, release, by_path, level)
         for path in sorted(Path(scratch, home).rglob("*")):
             if path.name.endswith((".ko.zst", ".bin")) or path.name == "modules.softdep":
                 stage.tree[str(path.relative_to(scratch))] = File(path.read_bytes())
@@ -237,7 +239,9 @@ def _plain_module(stage: Stage, path: str) -> bytes:
     return lzma.decompress(data) if path.endswith(".xz") else data
 
 
-def _write_modules(root: Path, stage: Stage, tools: Toolbox, release: str, modules: dict[str, bytes]) -> None:
+def _write_modules(
+    root: Path, stage: Stage, tools: Toolbox, release: str, modules: dict[str, bytes], level: int
+) -> None:
     """Modules compressed one by one with their index.
 
     Measured on Debian 12: packed one by one the initramfs is 1 MB larger, takes 35 MB less RAM once unpacked, and the
@@ -251,7 +255,7 @@ def _write_modules(root: Path, stage: Stage, tools: Toolbox, release: str, modul
         target.parent.mkdir(parents=True, exist_ok=True)
         target.write_bytes(data)
         written.append(target)
-    tools.zstd_files(written, MODULE_LEVEL)
+    tools.zstd_files(written, level)
     for name in ("modules.builtin", "modules.builtin.modinfo", "modules.order"):
         shutil.copyfile(stage.root / "usr/lib/modules" / release / name, home / name)
     tools.depmod(root, release)

@@ -165,8 +165,8 @@ PYTHON_DROPPED_EXTENSIONS = (
 PYTHON_ENCODINGS = frozenset(
     _words(
         "__init__ aliases ascii latin_1 iso8859_1 utf_8 utf_8_sig utf_16 utf_16_be utf_16_le utf_32 "
-        "utf_32_be utf_32_le idna punycode cp437 cp1252 hex_codec base64_codec raw_unicode_escape unicode_escape undefined "
-        "charmap"
+        "utf_32_be utf_32_le idna punycode cp437 cp1252 hex_codec base64_codec raw_unicode_escape unicode_escape "
+        "undefined charmap"
     )
 )
 
