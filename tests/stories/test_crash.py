@@ -1,0 +1,121 @@
+"""kill -9 of the service, again and again, while addresses are asked for: nothing that was promised may be lost."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections import defaultdict
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.netns import Namespaces
+
+pytestmark = pytest.mark.root
+
+KILLS = 50
+SERVER, RELAY = "198.18.0.1", "198.18.0.2"
+CONFIG = """
+data_dir: {dir}/data
+socket: {dir}/metalbox.sock
+boot: {{files: [/usr/lib/ipxe], agent: {dir}/agent}}
+subnets:
+  - subnet: 198.18.0.0/16
+    interface: eth0
+    mode: full
+    pools: [198.18.1.0-198.18.250.255]
+    lease_seconds: 3600
+"""
+
+
+class Service:
+    """The real service in its namespace, started and killed at will."""
+
+    def __init__(self, net: Namespaces, folder: Path) -> None:
+        self.net = net
+        self.folder = folder
+        (folder / "metalbox.yaml").write_text(CONFIG.format(dir=folder))
+        self.process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        argv = [*self.net.exec("server"), sys.executable, "-m", "metalbox", "serve", "--config"]
+        argv.append(str(self.folder / "metalbox.yaml"))
+        with (self.folder / "service.log").open("ab") as log:
+            self.process = subprocess.Popen(argv, stdout=log, stderr=log)
+
+    def kill(self) -> None:
+        assert self.process is not None
+        assert self.process.poll() is None, (self.folder / "service.log").read_text()[-2000:]
+        self.process.send_signal(signal.SIGKILL)
+        self.process.wait()
+
+    def leases(self) -> dict[str, str]:
+        """Address by MAC, as the running service tells them; waits until it answers."""
+        argv = [
+            sys.executable,
+            "-m",
+            "metalbox",
+            "leases",
+            "-o",
+            "json",
+            "--socket",
+            str(self.folder / "metalbox.sock"),
+        ]
+        deadline = time.monotonic() + 10
+        while True:
+            done = subprocess.run(argv, capture_output=True, text=True, timeout=30, check=False)
+            if done.returncode == 0:
+                return {
+                    row["mac"]: row["address"] for row in json.loads(done.stdout)["leases"] if row["state"] == "bound"
+                }
+            assert time.monotonic() < deadline, done.stderr
+            time.sleep(0.1)
+
+
+def promised(path: Path) -> list[tuple[str, str]]:
+    """What clients were told, in order; a line cut short by the moment of reading is left out."""
+    lines = path.read_text().splitlines(keepends=True)
+    return [tuple(line.split()) for line in lines if line.endswith("\n")]  # type: ignore[misc]
+
+
+def test_fifty_kills_under_load_lose_no_lease_and_give_none_twice(tmp_path: Path) -> None:
+    rng = random.Random(50)
+    with Namespaces() as net:
+        net.link("server", "eth0", "client", "eth0", left_ip=f"{SERVER}/16", right_ip=f"{RELAY}/16")
+        service = Service(net, tmp_path)
+        service.start()
+        service.leases()
+        acked = tmp_path / "acked.txt"
+        argv = [*net.exec("client"), sys.executable, "-m", "tests.stories.dora", RELAY, SERVER, "600", "7", "32", "250"]
+        root = Path(__file__).parents[2]
+        with acked.open("wb") as out:
+            load = subprocess.Popen(argv, stdout=out, stderr=subprocess.PIPE, cwd=root, env=os.environ)
+        try:
+            for _ in range(KILLS):
+                time.sleep(rng.uniform(0.05, 0.6))
+                service.kill()
+                before = promised(acked)
+                service.start()
+                kept = service.leases()
+                lost = [(mac, address) for mac, address in before if kept.get(mac) != address]
+                assert not lost, f"{len(lost)} of {len(before)} promises broken, first {lost[0]}"
+        finally:
+            load.terminate()
+            _, errors = load.communicate(timeout=10)
+            if service.process is not None:
+                service.process.terminate()
+                code = service.process.wait(timeout=10)
+    assert not errors
+    assert code == 0
+    holders: dict[str, set[Any]] = defaultdict(set)
+    for mac, address in promised(acked):
+        holders[address].add(mac)
+    twice = {address: macs for address, macs in holders.items() if len(macs) > 1}
+    assert not twice
+    assert len(holders) > KILLS * 20, "there was hardly any load"
