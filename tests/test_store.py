@@ -1,0 +1,261 @@
+"""Opening, migrating, refusing, and what is on disk after a crash; on SQLite and PostgreSQL."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import sqlalchemy as sa
+
+from metalbox.dhcp.leases import Lease, LeaseState
+from metalbox.errors import StartError
+from metalbox.machine import Mac
+from metalbox.schema import metadata
+from metalbox.store import Database, Store, sqlite_url
+from metalbox.timeline import Entry, Kind
+from tests.databases import private_postgresql
+
+
+@pytest.fixture(scope="module")
+def postgresql() -> Iterator[str]:
+    with private_postgresql() as url:
+        yield url
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    if request.param == "sqlite":
+        return sqlite_url(tmp_path / "metalbox.db")
+    address: str = request.getfixturevalue("postgresql")
+    engine = sa.create_engine(address)
+    with engine.begin() as connection:
+        metadata.drop_all(connection)
+        connection.execute(sa.text("DROP TABLE IF EXISTS alembic_version"))
+    engine.dispose()
+    return address
+
+
+def lease(number: int, state: LeaseState = LeaseState.BOUND, **values: str) -> Lease:
+    address = f"10.{number >> 16}.{number >> 8 & 255}.{number & 255}"
+    mac = Mac.from_bytes(b"\x02\0" + number.to_bytes(4, "big"))
+    return Lease("10.0.0.0/8", address, mac, "", state, 1e9 + number, **values, number=(10 << 24) + number)
+
+
+def test_leases_come_back_as_they_were(url: str) -> None:
+    store = Store.open(url)
+    store.save_leases([lease(1), lease(2, LeaseState.DECLINED, hostname="böse\0\ud800", circuit_id="ge-0/0/1")])
+    store.save_leases([])
+    store.save_leases([lease(1, LeaseState.RELEASED)])
+    store.close()
+    store = Store.open(url)
+    assert sorted(store.load_leases()) == [
+        lease(1, LeaseState.RELEASED),
+        lease(2, LeaseState.DECLINED, hostname="böse ?", circuit_id="ge-0/0/1"),
+    ]
+    store.close()
+
+
+def test_opening_again_changes_nothing_and_needs_no_alembic(url: str) -> None:
+    store = Store.open(url)
+    store.save_entries([Entry(0, 1.0, 2.0, 1, Kind.DHCP, Mac("52:54:00:00:00:01"), None, "a\0b\ud800", {"x": [1]})])
+    store.close()
+    code = (
+        "import sys, time; from metalbox.store import Store; start = time.perf_counter();"
+        f"store = Store.open({url!r}); print(time.perf_counter() - start);"
+        "print(store.last_event_id, 'alembic' in sys.modules); store.close()"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
+    seconds, rest = done.stdout.splitlines()
+    assert rest == "1 False"
+    assert float(seconds) < 0.5
+
+
+def test_a_second_service_is_refused_by_one_sentence(url: str) -> None:
+    store = Store.open(url)
+    with pytest.raises(StartError, match="is in use by another metalbox service"):
+        Store.open(url)
+    store.close()
+    Store.open(url).close()
+
+
+def test_a_newer_database_is_refused(url: str) -> None:
+    store = Store.open(url)
+    with store.transaction():
+        store.connection.execute(sa.text("UPDATE alembic_version SET version_num = '9999'"))
+    store.close()
+    with pytest.raises(
+        StartError, match="was written by a newer metalbox \\(schema 9999, this one knows up to 0001\\)"
+    ):
+        Store.open(url)
+
+
+def test_the_migrations_make_the_schema_that_the_code_speaks(url: str) -> None:
+    from alembic.autogenerate import compare_metadata
+    from alembic.migration import MigrationContext
+
+    store = Store.open(url)
+    context = MigrationContext.configure(store.connection, opts={"compare_type": True})
+    differences = [found for found in compare_metadata(context, metadata) if "alembic_version" not in str(found)]
+    assert differences == []
+    store.close()
+
+
+def test_every_revision_has_its_file_and_stands_in_order() -> None:
+    from alembic.config import Config
+    from alembic.script import ScriptDirectory
+
+    from metalbox.schema import REVISIONS
+    from metalbox.store import MIGRATIONS
+
+    config = Config()
+    config.set_main_option("script_location", str(MIGRATIONS))
+    scripts = ScriptDirectory.from_config(config)
+    assert tuple(script.revision for script in reversed(list(scripts.walk_revisions()))) == REVISIONS
+
+
+def test_a_transaction_is_all_or_nothing(url: str) -> None:
+    store = Store.open(url)
+    entry = Entry(0, 1.0, 1.0, 1, Kind.LOG, None, None, "x")
+    with pytest.raises(ZeroDivisionError), store.transaction():
+        store.save_leases([lease(1)])
+        store.save_entries([entry])
+        raise ZeroDivisionError
+    assert store.load_leases() == []
+    assert store.last_event_id == 0
+    assert store.save_entries([entry]) == [1]
+    assert [found.id for found in store.events.all(10)] == [1]
+    store.close()
+
+
+def test_a_failed_statement_does_not_break_the_next(url: str) -> None:
+    store = Store.open(url)
+    with pytest.raises(sa.exc.DBAPIError), store.transaction():
+        store.connection.execute(sa.text("SELECT * FROM nothing_like_this"))
+    store.save_leases([lease(1)])
+    assert len(store.load_leases()) == 1
+    store.close()
+
+
+async def test_the_database_runs_calls_in_order_and_in_one_thread(url: str) -> None:
+    database = Database(Store.open(url))
+    for number in range(50):
+        await database.run(Store.save_leases, [lease(number)])
+    assert len(await database.run(Store.load_leases)) == 50
+    await database.close()
+    Store.open(url).close()
+
+
+def test_a_damaged_file_is_one_sentence(tmp_path: Path) -> None:
+    path = tmp_path / "metalbox.db"
+    path.write_bytes(b"this is no database" * 1000)
+    with pytest.raises(StartError, match=r"metalbox\.db is damaged \(file is not a database\): restore a copy"):
+        Store.open(sqlite_url(path))
+
+
+def test_a_file_damaged_inside_is_one_sentence(tmp_path: Path) -> None:
+    path = tmp_path / "metalbox.db"
+    store = Store.open(sqlite_url(path))
+    store.save_leases([lease(number) for number in range(5000)])
+    store.close()
+    content = bytearray(path.read_bytes())
+    content[4096 * 2 :] = os.urandom(len(content) - 4096 * 2)
+    path.write_bytes(content)
+    with pytest.raises(StartError, match="is damaged"):
+        Store.open(sqlite_url(path)).load_leases()
+
+
+def test_a_file_that_another_program_locks_is_one_sentence(tmp_path: Path) -> None:
+    path = tmp_path / "metalbox.db"
+    Store.open(sqlite_url(path)).close()
+    other = sqlite3.connect(path, isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")
+    with pytest.raises(StartError, match="is locked by another program"):
+        Store.open(sqlite_url(path), busy_seconds=0.05)
+    other.close()
+
+
+def test_a_folder_that_cannot_be_written_is_one_sentence(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(StartError, match="cannot be used"):
+        Store.open(sqlite_url(tmp_path / "missing" / "metalbox.db"))
+    with pytest.raises(StartError, match="cannot be used"):
+        Store.open("nonsense")
+    with pytest.raises(StartError, match="cannot be used"):
+        Store.open("mongodb://x/y")
+
+
+def test_the_pragmas(tmp_path: Path) -> None:
+    store = Store.open(sqlite_url(tmp_path / "metalbox.db"))
+    found = {
+        name: store.connection.exec_driver_sql(f"PRAGMA {name}").scalar()
+        for name in ("journal_mode", "synchronous", "busy_timeout", "foreign_keys")
+    }
+    assert found == {"journal_mode": "wal", "synchronous": 2, "busy_timeout": 5000, "foreign_keys": 1}
+    store.close()
+
+
+WRITER = """
+import sys
+from metalbox.dhcp.leases import Lease, LeaseState
+from metalbox.store import Store, sqlite_url
+from pathlib import Path
+from tests.test_store import lease
+store = Store.open(sqlite_url(Path(sys.argv[1])))
+start = int(sys.argv[2])
+for batch in range(10000):
+    store.save_leases([lease(start + batch * 16 + number) for number in range(16)])
+    print(start + batch * 16 + 15, flush=True)
+"""
+
+
+def test_kill_9_in_the_middle_of_writing_loses_nothing_acknowledged(tmp_path: Path) -> None:
+    path = tmp_path / "metalbox.db"
+    start = 0
+    for turn in range(5):
+        writer = subprocess.Popen(
+            [sys.executable, "-c", WRITER, str(path), str(start)],
+            stdout=subprocess.PIPE,
+            text=True,
+            cwd=Path(__file__).parents[1],
+        )
+        assert writer.stdout is not None
+        for _ in range(20 + 13 * turn):
+            assert writer.stdout.readline()
+        writer.send_signal(signal.SIGKILL)
+        acknowledged = [int(line) for line in writer.stdout.read().split()]
+        writer.stdout.close()
+        writer.wait(10)
+        last = acknowledged[-1] if acknowledged else start + (20 + 13 * turn) * 16 - 1
+        store = Store.open(sqlite_url(path))
+        found = {row.number - (10 << 24) for row in store.load_leases()}
+        store.close()
+        assert found >= set(range(last + 1))
+        # A batch is there as a whole or not at all.
+        assert len(found) % 16 == 0
+        start = len(found)
+
+
+def test_a_hundred_thousand_leases_are_back_in_a_second(tmp_path: Path) -> None:
+    url = sqlite_url(tmp_path / "metalbox.db")
+    store = Store.open(url)
+    rows = [lease(number, hostname=f"host-{number}", circuit_id="ge-0/0/1:100") for number in range(100_000)]
+    start = time.perf_counter()
+    store.save_leases(rows)
+    saved = time.perf_counter() - start
+    store.close()
+    start = time.perf_counter()
+    store = Store.open(url)
+    loaded = store.load_leases()
+    seconds = time.perf_counter() - start
+    assert loaded == rows
+    store.close()
+    # A quiet machine needs 0.5 s to save and 0.35 s to load; others share ours.
+    assert seconds < 3.0, f"loading took {seconds:.2f} s"
+    assert saved < 6.0, f"saving took {saved:.2f} s"
