@@ -90,6 +90,7 @@ class Style(NamedTuple):
 
 
 OPERATING_SYSTEM = Firmware("os", None, b"")
+_TELLTALES = frozenset({options.VENDOR_CLASS, options.USER_CLASS, options.ARCHITECTURE, options.IPXE})
 
 
 def boot_names(boot_files: Collection[str], uefi_loader: str) -> Mapping[int, str]:
@@ -106,10 +107,10 @@ def boot_names(boot_files: Collection[str], uefi_loader: str) -> Mapping[int, st
 def identify(packet: Packet) -> Firmware:
     """Tell the firmware by user class and option 175, then vendor class, then architecture."""
     given = packet.options
+    if _TELLTALES.isdisjoint(given):
+        return OPERATING_SYSTEM
     vendor = given.get(options.VENDOR_CLASS, b"")
     arch = _architecture(packet, vendor)
-    if arch is None and not vendor and options.IPXE not in given and options.USER_CLASS not in given:
-        return OPERATING_SYSTEM
     vendor_class = PXE_CLASS if vendor.startswith(PXE_CLASS) else HTTP_CLASS if vendor.startswith(HTTP_CLASS) else b""
     if _is_ipxe(given):
         return Firmware("ipxe", arch, vendor_class)

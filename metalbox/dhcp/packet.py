@@ -11,7 +11,7 @@ import struct
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from metalbox.dhcp.options import END, MESSAGE_NAMES, MESSAGE_TYPE, OVERLOAD, PAD, RELAY_AGENT
+from metalbox.dhcp.options import END, MAX_SIZE, MESSAGE_NAMES, MESSAGE_TYPE, OVERLOAD, PAD, RELAY_AGENT
 from metalbox.errors import MalformedPacket
 
 HEADER = struct.Struct("!BBBBIHHIIII16s64s128s")
@@ -200,7 +200,9 @@ def build_packet(packet: Packet) -> bytes:
 
 def max_reply_size(packet: Packet) -> int:
     """How many bytes of DHCP the client takes: its option 57 less headers, at least 548, at most one Ethernet frame."""
-    announced = packet.number(57)
+    if MAX_SIZE not in packet.options:
+        return DEFAULT_MAX_SIZE
+    announced = packet.number(MAX_SIZE)
     if announced <= DEFAULT_MAX_SIZE + IP_UDP_HEADERS:
         return DEFAULT_MAX_SIZE
     return min(announced, LINK_MTU) - IP_UDP_HEADERS

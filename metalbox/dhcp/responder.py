@@ -47,6 +47,8 @@ ESSENTIAL_SIZE = 40
 MAX_ANSWERS = 4096
 NO_BOOT = BootAnswer("", 0, b"", b"", b"")
 ASKS_FOR_ADDRESS = frozenset({Message.REQUEST, Message.DECLINE})
+# Option 53, and the head of option 54.
+MESSAGE_OPTIONS = {message: bytes((options.MESSAGE_TYPE, 1, message, options.SERVER_ID, 4)) for message in Message}
 FROM_SERVERS = frozenset({Message.OFFER, Message.ACK, Message.NAK, Message.FORCERENEW})
 
 
@@ -400,7 +402,7 @@ class _Turn:
     def options(self, message: Message, body: bytes) -> bytes:
         """All options, as many as fit: the most important first, option 82 last with its room kept (RFC 3046)."""
         given = self.packet.options
-        head = b"\x35\x01%c\x36\x04" % message + self.server_id.to_bytes(4, "big") if message else b""
+        head = MESSAGE_OPTIONS[message] + self.server_id.to_bytes(4, "big") if message else b""
         echoes = b""
         if options.CLIENT_ID in given:
             # RFC 6842 section 3.
@@ -432,7 +434,7 @@ class _Turn:
             self.firmware.arch,
             packet.message,
             reply,
-            str(self.network.mode) if self.network else "",
+            self.network.mode if self.network else "",
             arrival.port,
             arrival.interface,
             address,
