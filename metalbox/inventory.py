@@ -106,7 +106,7 @@ def recheck_conflicts(store: Store, now: float) -> list[Entry]:
 
 
 def recognise(store: Store, macs: Sequence[Mac], uuid: str, serial: str, vendor: str, now: float) -> Machine | None:
-    """Which machine this seems to be that asks what to boot; None for a new one. Changes nothing: it has not reported."""
+    """Which machine this seems to be that asks what to boot; None for a new one. Changes nothing."""
     with store.transaction():
         who = Identity.of(uuid, serial, vendor, macs, "")
         return choose(who, _candidates(store, who), now)

@@ -19,7 +19,7 @@ from aiohttp import web
 from metalbox import inventory
 from metalbox.errors import InvalidReport, NotFound
 from metalbox.journal import Journal, Kind
-from metalbox.machine import Mac
+from metalbox.machine import Mac, Machine
 from metalbox.presence import Presence
 from metalbox.records import Order
 from metalbox.report import Report, clean, parse_hello, parse_report, read_json, show
@@ -61,11 +61,18 @@ class AgentApi:
     """The answers to agents, and the memory of who polls."""
 
     def __init__(
-        self, database: Database, journal: Journal, presence: Presence, now: Callable[[], float] = time.time
+        self,
+        database: Database,
+        journal: Journal,
+        presence: Presence,
+        reported: Callable[[Machine], None],
+        now: Callable[[], float] = time.time,
     ) -> None:
+        """`reported` is told of each machine that has reported."""
         self._database = database
         self._journal = journal
         self._presence = presence
+        self._reported = reported
         self._now = now
         self._agents: OrderedDict[str, _Agent] = OrderedDict()
         self._stopping = asyncio.Event()
@@ -104,6 +111,7 @@ class AgentApi:
         machine, mac = reported.machine, checked.agent.booted_mac
         if mac:
             self._presence.saw(mac, address, now=now)
+        self._reported(machine)
         self._remember(checked.agent.boot_id, machine.id, machine.name, mac or next(iter(machine.macs), None), address)
         for entry in reported.entries:
             log.info("%s: %s", machine.name, entry.text)

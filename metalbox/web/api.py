@@ -14,6 +14,7 @@ from metalbox import inventory
 from metalbox.dhcp.leases import Leases
 from metalbox.diagnosis import why
 from metalbox.errors import InvalidValue, NotFound
+from metalbox.evidence import Facts
 from metalbox.journal import Entry, Journal, Kind
 from metalbox.machine import Mac, Machine
 from metalbox.report import clean, read_json, show
@@ -40,7 +41,7 @@ class Api:
         leases: Leases,
         agents: AgentApi,
         status: Callable[[], dict[str, Any]],
-        facts: Callable[[], Any],
+        facts: Callable[[Machine | None], Facts],
         now: Callable[[], float] = time.time,
     ) -> None:
         self._database = database
@@ -116,7 +117,7 @@ class Api:
         subject = await self._database.run(_subject, name)
         entries = await self._database.run(_entries, subject, WHY_ENTRIES, None)
         machine = subject if isinstance(subject, Machine) else None
-        found = await asyncio.to_thread(why, machine, entries, self._facts(), self._now())
+        found = await asyncio.to_thread(why, machine, entries, self._facts(machine), self._now())
         return web.json_response({"machine": machine.name if machine else str(subject), **dataclasses.asdict(found)})
 
     async def order_report(self, request: web.Request) -> web.Response:

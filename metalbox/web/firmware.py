@@ -13,7 +13,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
-from urllib.parse import parse_qsl
+from urllib.parse import unquote
 
 import jinja2
 from aiohttp import hdrs, web
@@ -32,7 +32,7 @@ OTHER_TYPE = "application/octet-stream"
 # More than iPXE sends; what comes after it is not read.
 MAX_CLAIMS = 32
 
-Identify = Callable[[Asking], Awaitable[Machine | None]]
+Recognise = Callable[[Asking], Awaitable[Machine | None]]
 Find = Callable[[str], Path | None]
 
 
@@ -91,13 +91,13 @@ def _asked_part(request: web.Request, size: int) -> _Part:
 
 
 class Firmware:
-    """The answers. `identify` finds the machine in the inventory, `find` the file of a boot file's name."""
+    """The answers. `recognise` finds the machine in the inventory, `find` the file of a boot file's name."""
 
     def __init__(
         self,
         settings: Boot,
         templates: Templates,
-        identify: Identify,
+        recognise: Recognise,
         find: Find,
         journal: Journal,
         presence: Presence,
@@ -105,7 +105,7 @@ class Firmware:
     ) -> None:
         self._settings = settings
         self._templates = templates
-        self._identify = identify
+        self._recognise = recognise
         self._find = find
         self._journal = journal
         self._presence = presence
@@ -119,22 +119,16 @@ class Firmware:
     async def script(self, request: web.Request) -> web.StreamResponse:
         """The decided script. Always 200: whoever asks, and however oddly, is told something to do."""
         began = time.monotonic()
-        claims: dict[str, str] = {}
-        query = request.rel_url.raw_query_string
-        for name, value in parse_qsl(query, errors="replace", separator="&")[:MAX_CLAIMS]:
-            if value:
-                claims.setdefault(name, value)
         peer = request.remote or ""
-        asking = Asking.parse(claims, mac=self._who(request), address=peer)
+        asking = Asking.parse(_claims(request.rel_url.raw_query_string), mac=self._who(request), address=peer)
         if asking.mac:
             self._presence.saw(asking.mac, peer, now=self._now(), booting=True)
-        decision = await self.decide(asking)
+        decision = self.decide(await self._recognise(asking), asking)
         body = boot.script(self._templates, decision, asking, _our_address(request), self._settings)
         return self._text(request, body, "script", asking.mac, began)
 
-    async def decide(self, asking: Asking) -> Decision:
+    def decide(self, machine: Machine | None, asking: Asking) -> Decision:
         """Decide for a machine that introduced itself, and keep the decision with its inputs in the timeline."""
-        machine = await self._identify(asking)
         arch = asking.agent_arch
         parts = [self._find(f"agent/{arch}/{part}") for part in ("vmlinuz", "initrd")]
         decision = boot.decide(machine, asking, {arch} if arch and all(parts) else ())
@@ -149,11 +143,11 @@ class Firmware:
         )
         return decision
 
-    async def grub_script(self, address: str, http_port: int) -> bytes:
-        """The decided grub.cfg for the machine behind an address; GRUB cannot introduce itself."""
-        mac = self._presence.mac_of(address, self._now())
+    def grub_script(self, machine: Machine | None, mac: Mac | None, address: str, http_port: int) -> bytes:
+        """The decided grub.cfg. GRUB cannot introduce itself: of the machine only its MAC is known."""
         asking = Asking(mac=mac, arch="x86_64", platform="uefi", address=address, loader="grub")
-        return boot.grub_script(self._templates, await self.decide(asking), asking, http_port, self._settings)
+        decision = self.decide(machine, asking)
+        return boot.grub_script(self._templates, decision, asking, http_port, self._settings)
 
     async def boot_file(self, request: web.Request) -> web.StreamResponse:
         """A boot loader by its plain name."""
@@ -254,6 +248,15 @@ class Firmware:
         # One line for each file; only those who ask in a loop for what is not there share a line.
         key = f"{outcome}:{path}" if outcome == "not found" else ""
         self._journal.record(Kind.HTTP, text, now=self._now(), mac=mac, key=key, data=data)
+
+
+def _claims(query: str) -> dict[str, str]:
+    """Read iPXE's query. Of a name that comes twice the first counts; iPXE does not escape +, so it is a plus sign."""
+    claims: dict[str, str] = {}
+    for part in query.split("&")[:MAX_CLAIMS]:
+        name, _, value = part.partition("=")
+        claims.setdefault(name, unquote(value, errors="replace"))
+    return claims
 
 
 def _our_address(request: web.Request) -> str:
