@@ -28,6 +28,7 @@ LAYERS: tuple[tuple[str, int], ...] = (
     ("metalbox.dhcp.rivals", 4),
     ("metalbox.tftp.server", 4),
     ("metalbox.tftp.content", 2),
+    ("metalbox.tftp.sockets", 2),
     ("metalbox.ra.server", 4),
     ("metalbox.web", 4),
     ("metalbox.inventory", 3),

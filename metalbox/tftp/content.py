@@ -12,7 +12,8 @@ import stat
 from collections import deque
 from pathlib import Path
 
-from metalbox.tftp.packet import build_data, netascii
+from metalbox.tftp.packet import HEADER_BYTES, build_data, netascii
+from metalbox.tftp.session import Packets
 
 # 92 KiB at a blksize of 1468: 20 us to make, so that even a transfer that has every sheet to itself costs little.
 SHEET_BLOCKS = 64
@@ -35,11 +36,15 @@ class MemoryContent:
         self._data = data
         self.size = len(data)
 
-    def packets(self, blksize: int, first: int, count: int) -> bytes:
+    def cut(self, blksize: int) -> Packets:
         """See `session.Content`."""
-        offset = (first - 1) * blksize
-        data = self._data[offset : offset + count * blksize]
-        return build_data(first, blksize, data, is_end=len(data) < count * blksize)
+
+        def packets(first: int, count: int) -> bytes:
+            offset = (first - 1) * blksize
+            data = self._data[offset : offset + count * blksize]
+            return build_data(first, blksize, data, is_end=len(data) < count * blksize)
+
+        return packets
 
     def close(self) -> None:
         """Nothing is held."""
@@ -53,17 +58,22 @@ class FileContent:
         self._identity = identity
         self._shelf = shelf
         self._blksize = 0
+        self._segment = 0
         self._book: Book = {}
         self.size = identity[2]
 
-    def packets(self, blksize: int, first: int, count: int) -> memoryview:
-        """See `session.Content`."""
-        if blksize != self._blksize:
-            self._blksize = blksize
-            self._book = self._shelf.book(self._identity, blksize)
-        index, offset = divmod(first - 1, SHEET_BLOCKS)
+    def cut(self, blksize: int) -> Packets:
+        """See `session.Content`. One transfer has one block size."""
+        self._blksize = blksize
+        self._segment = blksize + HEADER_BYTES
+        self._book = self._shelf.book(self._identity, blksize)
+        return self._packets
+
+    def _packets(self, first: int, count: int) -> memoryview:
+        index = (first - 1) // SHEET_BLOCKS
         sheet = self._book.get(index) or self._lay(index)
-        segment = blksize + 4
+        offset = (first - 1) % SHEET_BLOCKS
+        segment = self._segment
         return sheet[offset * segment : (offset + count) * segment]
 
     def _lay(self, index: int) -> memoryview:

@@ -1,29 +1,21 @@
-"""The TFTP server: sockets, one timer and the timeline around `session.Session`. It decides nothing about the protocol.
+"""The TFTP server: one timer and the timeline around `session.Session`. It decides nothing about the protocol.
 
-Each transfer has a socket of its own, hence a port of its own, as RFC 1350 §4 has it. One shared port would save two
-system calls for each transfer, but some firmware asks again and again from one and the same port (SLOF 2001, GRUB
-25300, lpxelinux 49153): then only our port tells a late block of the last file from one of this file. The socket is
-not connected, so that a stranger gets his ERROR 5 from the port he wrote to. It costs 0.3 us a datagram.
-
-asyncio watches two descriptors: the well-known port, and an epoll of our own that holds the transfers. One wake-up
-takes one datagram from each ready transfer, round after round, so a fast client cannot starve a slow one.
+asyncio watches three descriptors: the well-known port, and two epolls of our own, for the transfers and for strangers
+(see `sockets`). One wake-up takes one datagram from each ready transfer, round after round, so that a fast client
+cannot starve a slow one, and an ACK costs no callback of the loop.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import errno
 import logging
-import resource
 import select
 import socket
-import struct
-import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from heapq import heappop, heappush
 from typing import Any, Protocol
 
@@ -32,30 +24,18 @@ from metalbox.errors import MalformedPacket, StartError
 from metalbox.files import ServedFile
 from metalbox.journal import Journal, Kind
 from metalbox.presence import Presence
-from metalbox.tftp import wording
+from metalbox.tftp import sockets, wording
 from metalbox.tftp.content import FileContent, MemoryContent, Shelf
-from metalbox.tftp.packet import ErrorCode, Request, build_error, netascii, parse_request
+from metalbox.tftp.packet import ErrorCode, Opcode, Request, build_error, netascii, parse_request
 from metalbox.tftp.session import Buffer, Limits, Outcome, Result, Session, answer_to_stranger, refuse
+from metalbox.tftp.sockets import CANNOT_SEGMENT, MAX_IP_PAYLOAD, MAX_SEGMENTS, Address, Lanes
 
 log = logging.getLogger("metalbox.tftp")
 
-Address = tuple[str, int]
-
-# From <linux/in.h> and <linux/udp.h>; Python 3.11 has no names for them.
-IP_PKTINFO = 8
-IP_RECVERR = 11
-IP_MTU = 14
-UDP_SEGMENT = 103
-IN_PKTINFO = struct.Struct("=I4s4s")  # interface, our address, destination address
-# The kernel cuts one call into at most 64 datagrams (UDP_MAX_SEGMENTS) of together one IP packet.
-MAX_SEGMENTS = 64
-MAX_IP_PAYLOAD = 65507
-# What the kernel says when the card, the route or the kernel itself cannot cut: EIO without checksum offload, EINVAL
-# when a segment is larger than the MTU.
-CANNOT_SEGMENT = {errno.EIO, errno.EINVAL, errno.EMSGSIZE, errno.ENOPROTOOPT, errno.EOPNOTSUPP}
 # IPv4 and UDP headers and TFTP's own, for DATA that is not to be fragmented: many ROMs drop fragments.
 HEADERS = 20 + 8 + 4
-MAX_DATAGRAM = 2048
+# An ACK has 4 bytes, and of an ERROR nobody reads more. Small enough for Python to have the memory at hand.
+MAX_REPLY = 256
 # Per wake-up; then the rest of the service has its turn.
 MAX_REQUESTS = 64
 MAX_ROUNDS = 16
@@ -64,7 +44,6 @@ MAX_EVENTS = 256
 MAX_TRANSFERS_PER_ADDRESS = 256
 # The timers are looked at this often at most.
 TICK_SECONDS = 0.01
-BUSY = build_error(ErrorCode.UNDEFINED, "too many transfers, try again")
 
 
 class Resolve(Protocol):
@@ -83,9 +62,18 @@ class _Transfer:
     client: Address
     raw: bytes
     name: str
-    segmenting: bool
+    # Bytes that may go in one call: one DATA, or as many as the kernel cuts.
+    at_once: int
+    is_segmenting: bool = False
     # The earliest entry in the heap of timers.
-    armed: float
+    armed: float = float("inf")
+    # Looked up once: they are called for every block.
+    receive: Callable[[int], bytes] = field(init=False)
+    send: Callable[[Buffer], int] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.receive = self.socket.recv
+        self.send = self.socket.send
 
 
 class TftpServer:
@@ -135,36 +123,37 @@ class TftpServer:
 
     async def start(self) -> None:
         """Open the port. Raises StartError."""
-        wanted = self._settings.port
-        sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
+        self._socket = sockets.listen(self._address, self._settings.port)
         try:
-            sock.setsockopt(socket.IPPROTO_IP, IP_PKTINFO, 1)
-            sock.bind((self._address, wanted))
-        except OSError as error:
-            sock.close()
-            raise StartError(_why_not(error, self._address, wanted)) from None
-        _allow_descriptors(2 * self._settings.max_transfers + 256)
+            self._lanes = Lanes(self._address)
+        except StartError:
+            self._socket.close()
+            self._socket = None
+            raise
+        sockets.allow_descriptors(2 * self._settings.max_transfers + 256)
         self._loop = asyncio.get_running_loop()
-        self._socket = sock
         self._epoll = select.epoll()
-        self._router = socket.socket(socket.AF_INET, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
-        self._loop.add_reader(sock, self._on_requests)
+        self._strangers = select.epoll()
+        self._lane_of = {lane.fileno(): lane for lane in self._lanes.sockets}
+        for lane in self._lane_of:
+            self._strangers.register(lane, select.EPOLLIN)
+        self._loop.add_reader(self._socket, self._on_requests)
         self._loop.add_reader(self._epoll, self._on_transfers)
+        self._loop.add_reader(self._strangers, self._on_strangers)
 
     def close(self) -> None:
         """Tell the clients, and close everything."""
         if self._socket is None:
             return
         for transfer in list(self._transfers.values()):
-            self._send(transfer, transfer.session.stop("the server is stopping"))
-            self._finish(transfer)
+            self._step(transfer, transfer.session.stop("the server is stopping"))
         if self._timer_handle is not None:
             self._timer_handle.cancel()
         self._timers.clear()
-        self._loop.remove_reader(self._socket)
-        self._loop.remove_reader(self._epoll)
-        for closing in (self._socket, self._epoll, self._router):
-            closing.close()
+        for watched in (self._socket, self._epoll, self._strangers):
+            self._loop.remove_reader(watched)
+            watched.close()
+        self._lanes.close()
         self._socket = None
 
     # Requests
@@ -174,22 +163,21 @@ class TftpServer:
         assert sock is not None
         for _ in range(MAX_REQUESTS):
             try:
-                data, ancillary, _, client = sock.recvmsg(MAX_DATAGRAM, socket.CMSG_SPACE(IN_PKTINFO.size))
+                data, client, local = sockets.receive(sock)
             except BlockingIOError:
                 return
             except OSError as error:
                 self.counters[f"ignored: {error.strerror}"] += 1
                 continue
             try:
-                self._on_request(data, ancillary, client)
+                self._on_request(data, client, local)
             except Exception:
                 # One request must not end the service: it is written down, and the client will ask again.
                 self.counters["bugs"] += 1
                 log.exception("%s: a request of %d bytes failed", client[0], len(data))
 
-    def _on_request(self, data: bytes, ancillary: list[tuple[int, int, bytes]], client: Address) -> None:
-        local, is_for_us = _local_address(ancillary)
-        if not is_for_us:
+    def _on_request(self, data: bytes, client: Address, local: str) -> None:
+        if not local:
             # RFC 1123 §4.2.3.5: a broadcast request is ignored.
             self.counters["ignored: sent to a broadcast address"] += 1
             return
@@ -205,14 +193,13 @@ class TftpServer:
             buffers = old.session.asked_again(self._loop.time()) if old.raw == data else None
             if buffers is not None:
                 self.counters["repeated requests"] += 1
-                self._send(old, buffers)
+                self._step(old, buffers)
                 return
             old.session.replaced()
             self._finish(old)
         refusal = refuse(request)
         if refusal:
-            self._answer(build_error(*refusal), local, client)
-            self._record_refusal(request, client, *refusal)
+            self._refuse(request, client, local, *refusal)
             return
         self._begin(request, data, local, client)
 
@@ -220,33 +207,28 @@ class TftpServer:
         """Look for the file, and open the transfer."""
         served = self._resolve(request.name, client[0])
         if served is None:
-            self._answer(build_error(ErrorCode.NOT_FOUND, "file not found"), local, client)
-            self._record_refusal(request, client, ErrorCode.NOT_FOUND, "file not found")
+            self._refuse(request, client, local, ErrorCode.NOT_FOUND, "file not found")
             return
-        per_address = self._per_address[client[0]]
-        if len(self._transfers) >= self._settings.max_transfers or per_address >= MAX_TRANSFERS_PER_ADDRESS:
-            self._answer(BUSY, local, client)
-            self._record_refusal(request, client, ErrorCode.UNDEFINED, "too many transfers")
+        is_busy = len(self._transfers) >= self._settings.max_transfers
+        if is_busy or self._per_address[client[0]] >= MAX_TRANSFERS_PER_ADDRESS:
+            self._refuse(request, client, local, ErrorCode.UNDEFINED, "too many transfers, try again")
             return
         try:
-            limits = self._limits(client)
             content = self._open(served, request)
         except OSError as error:
             log.error("%s: cannot send %s: %s", client[0], served.path or served.name, error.strerror)
-            self._answer(build_error(ErrorCode.UNDEFINED, "cannot read the file"), local, client)
-            self._record_refusal(request, client, ErrorCode.UNDEFINED, f"cannot read the file: {error.strerror}")
+            self._refuse(request, client, local, ErrorCode.UNDEFINED, f"cannot read the file: {error.strerror}")
             return
         try:
-            sock = self._transfer_socket(local)
+            sock, mtu = self._lanes.connect(local, client)
         except OSError as error:
             content.close()
             log.error("%s: no socket for a transfer: %s", client[0], error.strerror)
-            self._answer(BUSY, local, client)
-            self._record_refusal(request, client, ErrorCode.UNDEFINED, f"no socket: {error.strerror}")
+            self._refuse(request, client, local, ErrorCode.UNDEFINED, f"no socket: {error.strerror}")
             return
         now = self._loop.time()
-        session = Session(request, content, limits, now)
-        transfer = _Transfer(session, content, sock, client, data, served.name, False, float("inf"))
+        session = Session(request, content, self._limits(mtu), now)
+        transfer = _Transfer(session, content, sock, client, data, served.name, session.segment)
         self._prepare_segmentation(transfer)
         self._transfers[sock.fileno()] = transfer
         self._by_client[client] = transfer
@@ -254,11 +236,9 @@ class TftpServer:
         self._epoll.register(sock.fileno(), select.EPOLLIN)
         self._step(transfer, session.start(now))
 
-    def _limits(self, client: Address) -> Limits:
-        """What fits the way to this client; the kernel knows its MTU, also a learned one."""
-        self._router.connect(client)
-        mtu = self._router.getsockopt(socket.IPPROTO_IP, IP_MTU)
-        return Limits(max(min(self._settings.max_blksize, mtu - HEADERS), 8), self._settings.max_windowsize)
+    def _limits(self, mtu: int) -> Limits:
+        """What fits the way to this client. DATA is never to be fragmented: many ROMs drop fragments."""
+        return Limits(min(self._settings.max_blksize, max(mtu - HEADERS, 8)), self._settings.max_windowsize)
 
     def _open(self, served: ServedFile, request: Request) -> FileContent | MemoryContent:
         is_text = request.mode == "netascii"
@@ -266,37 +246,24 @@ class TftpServer:
             return MemoryContent(netascii(served.data) if is_text else served.data)
         return self._shelf.open_netascii(served.path) if is_text else self._shelf.open(served.path)
 
-    def _transfer_socket(self, local: str) -> socket.socket:
-        """A new port on the address that was asked: a client takes no answer from another of ours."""
-        sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
-        try:
-            # Without it a socket that is not connected never hears that the client's port is closed.
-            sock.setsockopt(socket.IPPROTO_IP, IP_RECVERR, 1)
-            sock.bind((local, 0))
-        except OSError:
-            sock.close()
-            raise
-        return sock
-
     def _prepare_segmentation(self, transfer: _Transfer) -> None:
         """From here on the kernel cuts what is longer than one DATA. An OACK or ERROR fits any blksize from 512."""
         session = transfer.session
         if not self._segmentation or session.windowsize == 1 or session.blksize < 512:
             return
-        try:
-            transfer.socket.setsockopt(socket.IPPROTO_UDP, UDP_SEGMENT, session.segment)
-            transfer.segmenting = True
-        except OSError:
-            self._segmentation = False
+        self._segmentation = sockets.segment_into(transfer.socket, session.segment)
+        if self._segmentation:
+            transfer.is_segmenting = True
+            transfer.at_once = min(MAX_SEGMENTS, MAX_IP_PAYLOAD // session.segment) * session.segment
 
-    def _answer(self, datagram: bytes, local: str, client: Address) -> None:
-        """An ERROR to a request, from the well-known port: there is no transfer, and every firewall lets it pass."""
+    def _refuse(self, request: Request, client: Address, local: str, code: ErrorCode, reason: str) -> None:
+        """An ERROR from the well-known port: there is no transfer, and every firewall lets it pass."""
         assert self._socket is not None
-        info = IN_PKTINFO.pack(0, socket.inet_aton(local), bytes(4))
         try:
-            self._socket.sendmsg([datagram], [(socket.IPPROTO_IP, IP_PKTINFO, info)], 0, client)
+            sockets.answer(self._socket, build_error(code, reason), local, client)
         except OSError as error:
             self.counters[f"not sent: {error.strerror}"] += 1
+        self._record_refusal(request, client, code, reason)
 
     # Transfers
 
@@ -309,93 +276,81 @@ class TftpServer:
             now = self._loop.time()
             for descriptor, _ in events:
                 transfer = transfers.get(descriptor)
-                if transfer is not None:
-                    self._receive(transfer, now)
-
-    def _receive(self, transfer: _Transfer, now: float) -> None:
-        try:
-            data, source = transfer.socket.recvfrom(MAX_DATAGRAM)
-            if source != transfer.client:
-                self._on_stranger(transfer, data, source)
-                return
-            buffers = transfer.session.received(data, now)
-        except OSError:
-            self._on_unreachable(transfer)
-            return
-        except MalformedPacket as error:
-            self.counters["ignored: out of place in a transfer"] += 1
-            log.debug("%s: ignored: %s", transfer.client[0], error)
-            return
-        except Exception:
-            self._on_bug(transfer)
-            return
-        self._step(transfer, buffers)
+                if transfer is None:
+                    continue
+                try:
+                    self._step(transfer, transfer.session.received(transfer.receive(MAX_REPLY), now))
+                except BlockingIOError:
+                    continue
+                except ConnectionRefusedError:
+                    transfer.session.gone()
+                    self._finish(transfer)
+                except OSError as error:
+                    self.counters[f"ignored: {error.strerror}"] += 1
+                except MalformedPacket as error:
+                    self.counters["ignored: out of place in a transfer"] += 1
+                    log.debug("%s: ignored: %s", transfer.client[0], error)
+                except Exception:
+                    self._on_bug(transfer)
 
     def _on_bug(self, transfer: _Transfer) -> None:
         """A transfer ends like a task: with its trace in the log, and without the others."""
         self.counters["bugs"] += 1
         log.exception("%s: the transfer of %s failed", transfer.client[0], transfer.name)
-        self._send(transfer, transfer.session.stop("an error in the server"))
-        self._finish(transfer)
+        self._step(transfer, transfer.session.stop("an error in the server"))
 
-    def _on_stranger(self, transfer: _Transfer, data: bytes, source: Address) -> None:
-        self.counters["ignored: foreign transfer id"] += 1
-        answer = answer_to_stranger(data)
-        if answer:
+    def _on_strangers(self) -> None:
+        """RFC 1350 §4. A client that has begun anew is spared: it might take the ERROR for one about its transfer."""
+        for descriptor, _ in self._strangers.poll(0, MAX_EVENTS):
+            lane = self._lane_of[descriptor]
             with contextlib.suppress(OSError):
-                transfer.socket.sendto(answer, source)
-
-    def _on_unreachable(self, transfer: _Transfer) -> None:
-        """ICMP said something about a datagram of this socket; it may have been one to a stranger."""
-        while True:
-            try:
-                _, ancillary, _, about = transfer.socket.recvmsg(1, 256, socket.MSG_ERRQUEUE)
-            except OSError:
-                return
-            code = int.from_bytes(ancillary[0][2][:4], sys.byteorder) if ancillary else 0
-            if about == transfer.client and code == errno.ECONNREFUSED:
-                transfer.session.gone()
-                self._finish(transfer)
-                return
+                data, source, local = sockets.receive(lane)
+                self.counters["ignored: foreign transfer id"] += 1
+                error = answer_to_stranger(data)
+                if error and local and source not in self._by_client:
+                    sockets.answer(lane, error, local, source)
 
     def _step(self, transfer: _Transfer, buffers: Sequence[Buffer]) -> None:
-        if buffers:
-            self._send(transfer, buffers)
+        for buffer in buffers:
+            if not self._send(transfer, buffer):
+                break
         session = transfer.session
         if session.outcome is not None:
             self._finish(transfer)
         elif session.timer < transfer.armed:
             self._arm(transfer)
 
-    def _send(self, transfer: _Transfer, buffers: Sequence[Buffer]) -> None:
-        segment = transfer.session.segment
+    def _send(self, transfer: _Transfer, buffer: Buffer) -> bool:
+        """What does not leave is repeated like what was lost. False: the rest of the window need not be tried."""
         try:
-            for buffer in buffers:
-                if len(buffer) <= segment or transfer.session.windowsize == 1:
-                    transfer.socket.sendto(buffer, transfer.client)
-                else:
-                    self._send_window(transfer, buffer, segment)
+            if len(buffer) <= transfer.at_once:
+                transfer.send(buffer)
+            else:
+                self._send_parts(transfer, buffer)
         except BlockingIOError:
-            # The socket's buffer is full. What did not leave is repeated like what was lost.
             self.counters["not sent: buffer full"] += 1
+            return False
+        except ConnectionRefusedError:
+            transfer.session.gone()
+            return False
         except OSError as error:
-            self.counters[f"not sent: {error.strerror}"] += 1
-
-    def _send_window(self, transfer: _Transfer, buffer: Buffer, segment: int) -> None:
-        if transfer.segmenting:
-            chunk = min(MAX_SEGMENTS, MAX_IP_PAYLOAD // segment) * segment
-            try:
-                for offset in range(0, len(buffer), chunk):
-                    transfer.socket.sendto(buffer[offset : offset + chunk], transfer.client)
-                return
-            except OSError as error:
-                if error.errno not in CANNOT_SEGMENT:
-                    raise
+            if error.errno in CANNOT_SEGMENT and transfer.is_segmenting:
                 self.counters["without segmentation"] += 1
-                transfer.segmenting = False
-                transfer.socket.setsockopt(socket.IPPROTO_UDP, UDP_SEGMENT, 0)
-        for offset in range(0, len(buffer), segment):
-            transfer.socket.sendto(buffer[offset : offset + segment], transfer.client)
+                sockets.segment_into(transfer.socket, 0)
+                transfer.is_segmenting = False
+                transfer.at_once = transfer.session.segment
+                return self._send(transfer, buffer)
+            self.counters[f"not sent: {error.strerror}"] += 1
+            return False
+        return True
+
+    def _send_parts(self, transfer: _Transfer, buffer: Buffer) -> None:
+        if buffer[1] != Opcode.DATA:
+            # An OACK or ERROR that is longer than one of very small blocks.
+            transfer.send(buffer)
+            return
+        for offset in range(0, len(buffer), transfer.at_once):
+            transfer.send(buffer[offset : offset + transfer.at_once])
 
     # Time
 
@@ -470,33 +425,3 @@ class TftpServer:
         mac = self._presence.mac_of(address, now)
         log.log(level, "%s: %s", mac or address, text)
         self._journal.record(Kind.TFTP, text, now=now, mac=mac, key=key, data={**data, "address": address})
-
-
-def _local_address(ancillary: list[tuple[int, int, bytes]]) -> tuple[str, bool]:
-    """Our address on which a request came, and whether it was sent to that address (and not to all)."""
-    for level, kind, value in ancillary:
-        if level == socket.IPPROTO_IP and kind == IP_PKTINFO:
-            _, ours, destination = IN_PKTINFO.unpack(value[: IN_PKTINFO.size])
-            return socket.inet_ntoa(ours), ours == destination
-    return "0.0.0.0", True
-
-
-def _why_not(error: OSError, address: str, port: int) -> str:
-    match error.errno:
-        case errno.EADDRINUSE:
-            return f"UDP port {port} is taken: another TFTP server runs here (`ss -ulnp sport = :{port}` names it)"
-        case errno.EACCES | errno.EPERM:
-            return f"UDP port {port} may not be opened: run as root or with CAP_NET_BIND_SERVICE"
-        case errno.EADDRNOTAVAIL:
-            return f"{address} is not an address of this host, so TFTP cannot listen there"
-        case _:
-            return f"TFTP cannot listen on UDP {address}:{port}: {error.strerror}"
-
-
-def _allow_descriptors(count: int) -> None:
-    """Two for each transfer (socket and file); the usual soft limit is 1024, the hard one is large."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if soft != resource.RLIM_INFINITY and soft < count:
-        wanted = count if hard == resource.RLIM_INFINITY else min(count, hard)
-        with contextlib.suppress(ValueError, OSError):
-            resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, wanted), hard))
