@@ -260,8 +260,12 @@ class _Turn:
         return self.ignore("unknown client reboots", address_text(address))
 
     def renewing(self, network: Network, address: int) -> Reply | Ignored:
-        """RENEWING comes by unicast: the client had the address from us, even if we forgot; REBINDING does not."""
-        if self.arrival.unicast or self.expected(network) == address:
+        """RENEWING comes by unicast from the client itself: it had the address from us, even if we forgot.
+
+        REBINDING is broadcast to all servers, also by way of a relay, which then sends it by unicast.
+        """
+        is_from_client = self.arrival.unicast and not self.packet.giaddr
+        if is_from_client or self.expected(network) == address:
             return self.bind(network, address) or self.nak("this address is not yours any more")
         if self.context.authoritative:
             return self.nak("this address is not from here")
@@ -371,8 +375,9 @@ class _Turn:
     ) -> Reply:
         packet = self.packet
         flags = packet.flags
-        if message is Message.NAK and packet.giaddr:
-            # RFC 2131 section 4.3.2: so that the relay broadcasts it to a client whose address is wrong.
+        if packet.giaddr and not yiaddr:
+            # So that the relay broadcasts what it could only send to 0.0.0.0: a refusal, for which RFC 2131 section
+            # 4.3.2 demands it, and a proxy's offer.
             flags |= BROADCAST_FLAG
         header = HEADER.pack(
             REPLY_OP,

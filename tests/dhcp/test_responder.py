@@ -345,6 +345,12 @@ def test_rebinding_needs_our_own_record() -> None:
     assert desk.answer(packet)[1].message == Message.ACK
 
 
+def test_rebinding_through_a_relay_is_not_renewing() -> None:
+    desk = Desk.full(RELAYED)
+    packet = ask(REQUEST, ciaddr=number("10.1.0.100"), giaddr=number("10.1.0.1"))
+    assert desk.silence(packet, source=RELAY, unicast=True).reason == "unknown client rebinds"
+
+
 def test_request_without_any_address() -> None:
     assert Desk.full().silence(ask(REQUEST)).reason == "request without an address"
 
@@ -500,6 +506,12 @@ def test_option_82_of_a_switch_without_giaddr() -> None:
     assert offer.options[82] == AGENT
     assert list(offer.options)[-1] == 82
     assert reply.route.kind is RouteKind.LINK
+
+
+def test_a_proxy_offer_through_a_relay_is_to_be_broadcast() -> None:
+    reply, offer = Desk.proxy().answer(ask(DISCOVER, more=UEFI, giaddr=number("192.0.2.3")), source=("192.0.2.3", 67))
+    assert (offer.yiaddr, offer.flags) == (0, 0x8000)
+    assert reply.route == (RouteKind.RELAY, "192.0.2.3", 67, b"")
 
 
 def test_nak_through_a_relay_is_to_be_broadcast() -> None:
