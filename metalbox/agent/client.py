@@ -57,7 +57,9 @@ class Client:
             headers = {"Connection": "close", "Content-Type": "application/json"}
             connection.request(method, self._base + path, body, headers)
             answer = connection.getresponse()
-            status, content = answer.status, answer.read(MAX_ANSWER)
+            if (answer.length or 0) > MAX_ANSWER:
+                raise Unreachable(f"an answer of {answer.length} bytes, at most {MAX_ANSWER} are taken")
+            status, content = answer.status, answer.read()
         except (OSError, http.client.HTTPException) as error:
             raise Unreachable(_reason(error)) from None
         finally:

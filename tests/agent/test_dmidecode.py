@@ -29,7 +29,10 @@ def test_every_dump_tells_the_machine_its_processors_and_memory(path: Path) -> N
 
 
 @pytest.mark.parametrize(
-    ("name", "vendor", "product", "chassis", "bios", "sockets", "cores", "model", "dimms", "gib", "kind", "speed", "bmc"),
+    (
+        "name", "vendor", "product", "chassis", "bios", "sockets", "cores", "model",
+        "dimms", "gib", "kind", "speed", "has_bmc",
+    ),
     [
         ("PowerEdge_R6515", "Dell Inc.", "PowerEdge R6515", "Rack Mount Chassis", "1.4.8",
          1, 32, "AMD EPYC 7452 32-Core Processor", 6, 96, "DDR4", 3200, True),
@@ -49,7 +52,7 @@ def test_every_dump_tells_the_machine_its_processors_and_memory(path: Path) -> N
 )  # fmt: skip
 def test_facts_of_one_machine_of_each_vendor(
     name: str, vendor: str, product: str, chassis: str, bios: str, sockets: int, cores: int, model: str,
-    dimms: int, gib: int, kind: str, speed: int, bmc: bool,
+    dimms: int, gib: int, kind: str, speed: int, has_bmc: bool,
 ) -> None:  # fmt: skip
     facts = read(name)
     assert (facts["system"]["vendor"], facts["system"]["product"]) == (vendor, product)
@@ -57,7 +60,7 @@ def test_facts_of_one_machine_of_each_vendor(
     assert [(cpu["cores"], cpu["model"]) for cpu in facts["cpus"]] == [(cores, model)] * sockets
     assert sum(dimm["size_bytes"] for dimm in facts["dimms"]) == gib * GIB
     assert [(dimm["type"], dimm["speed_mts"]) for dimm in facts["dimms"]] == [(kind, speed)] * dimms
-    assert facts["has_bmc"] is bmc
+    assert facts["has_bmc"] is has_bmc
 
 
 def test_a_dimm_is_told_whole() -> None:
