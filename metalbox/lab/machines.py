@@ -106,7 +106,7 @@ class MachineSpec:
     serial: str = ""
     uuid: str = ""
     asset: str = ""
-    memory_mib: int = MEMORY_MIB
+    memory_mib: int = 0
     cpus: int = 1
     segment: Segment = Segment.LOCAL
     qemu_arguments: tuple[str, ...] = field(default=())
@@ -117,7 +117,7 @@ class MachineSpec:
         return self.nics[0].mac
 
 
-def numbered(spec: MachineSpec, number: int) -> MachineSpec:
+def numbered(spec: MachineSpec, number: int, memory_mib: int = MEMORY_MIB) -> MachineSpec:
     """Fill in what `spec` leaves open, for the machine at place `number` (from 1). Raises InvalidValue."""
     models = NIC_MODELS[spec.firmware]
     mac = Mac.from_bytes(bytes((0x52, 0x54, 0x00, 0x6D, number >> 8, number & 0xFF)))
@@ -138,23 +138,22 @@ def numbered(spec: MachineSpec, number: int) -> MachineSpec:
         serial=spec.serial or f"LAB{number:04d}",
         uuid=spec.uuid or str(uuid.uuid5(uuid.NAMESPACE_DNS, f"machine-{number}.lab.metalbox.invalid")),
         asset=spec.asset or f"AT-{number:04d}",
-        memory_mib=spec.memory_mib,
+        memory_mib=spec.memory_mib or memory_mib,
         cpus=spec.cpus,
         segment=spec.segment,
         qemu_arguments=spec.qemu_arguments,
     )
 
 
-def mixed(count: int, memory_mib: int = MEMORY_MIB) -> tuple[MachineSpec, ...]:
-    """Return `count` machines, BIOS and UEFI in turn, with NICs and disks of every kind in turn."""
+def mixed(count: int) -> tuple[MachineSpec, ...]:
+    """Return `count` machines, BIOS and UEFI in turn; completed, they have NICs and disks of every kind in turn."""
     kinds = (Firmware.BIOS, Firmware.UEFI_PXE)
-    specs = [MachineSpec(firmware=kinds[index % 2], memory_mib=memory_mib) for index in range(count)]
-    return complete(specs)
+    return tuple(MachineSpec(firmware=kinds[index % 2]) for index in range(count))
 
 
-def complete(specs: Sequence[MachineSpec]) -> tuple[MachineSpec, ...]:
+def complete(specs: Sequence[MachineSpec], memory_mib: int = MEMORY_MIB) -> tuple[MachineSpec, ...]:
     """Number the machines and check that no two share a name or a MAC. Raises InvalidValue."""
-    done = tuple(numbered(spec, place) for place, spec in enumerate(specs, 1))
+    done = tuple(numbered(spec, place, memory_mib) for place, spec in enumerate(specs, 1))
     names = [spec.name for spec in done]
     macs = [str(nic.mac) for spec in done for nic in spec.nics]
     for value in (*names, *macs):

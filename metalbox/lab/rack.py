@@ -29,7 +29,7 @@ from metalbox.lab.hypervisor import Hypervisor, tail
 from metalbox.lab.machines import MachineSpec, Segment
 from metalbox.lab.network import Fault
 from metalbox.lab.record import Record, namespace
-from metalbox.lab.services import Metalbox, Reference, check_files, configuration, default_folder
+from metalbox.lab.services import Metalbox, Reference, check_files, configuration, default_folder, memory_for
 from metalbox.lab.site_dhcp import Relay, Site
 
 T = TypeVar("T")
@@ -63,10 +63,10 @@ class Rack:
         """
         self.directory = directory.resolve()
         self.mode = Mode(mode)
-        self.machines = _complete(machines, relay)
         self.service_kind: Service = service
         self.boot_files = (boot_files or default_folder("boot")).resolve()
         self.agent = (agent or default_folder("agent")).resolve()
+        self.machines = _complete(machines, relay, memory_for(self.agent))
         self.settings = dict(settings or {})
         self.relay = Relay(relay) if relay else None
         self.site = site or (Site() if self.mode is Mode.PROXY and service == "metalbox" else None)
@@ -419,8 +419,8 @@ def sweep(folder: Path) -> None:
                 record.remove(path.parent)
 
 
-def _complete(specs: Sequence[MachineSpec], relay: Relay | str | None) -> tuple[MachineSpec, ...]:
-    done = machines.complete(specs)
+def _complete(specs: Sequence[MachineSpec], relay: Relay | str | None, memory_mib: int) -> tuple[MachineSpec, ...]:
+    done = machines.complete(specs, memory_mib)
     for spec in done:
         if not relay and any(nic.segment is Segment.RELAYED for nic in spec.nics):
             raise Refused(f"{spec.name} stands in the relayed segment, and the rack has no relay: give Rack a relay")

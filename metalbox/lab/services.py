@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import signal
@@ -19,6 +20,7 @@ from metalbox.config import Mode
 from metalbox.errors import MetalboxError, StartError
 from metalbox.lab import processes
 from metalbox.lab.hypervisor import tail
+from metalbox.lab.machines import MEMORY_MIB
 from metalbox.lab.network import LAB_SUBNET, RELAYED_ROUTER, RELAYED_SUBNET, SERVER, inside
 from metalbox.lab.record import Record, namespace
 from metalbox.lab.site_dhcp import reference_config
@@ -68,6 +70,15 @@ def check_files(boot: Path, agent: Path) -> None:
             raise StartError(
                 f"there is no {name} in {agent / ARCH}: make it with `metalbox agent build --output {agent}`"
             )
+
+
+def memory_for(agent: Path) -> int:
+    """MiB of memory for machines that run this agent's image: what its manifest asks for, and not below the usual."""
+    try:
+        manifest = json.loads((agent / ARCH / "manifest.json").read_text())
+        return max(MEMORY_MIB, int(manifest["ram_mib"]))
+    except (OSError, ValueError, KeyError, TypeError):
+        return MEMORY_MIB
 
 
 def configuration(

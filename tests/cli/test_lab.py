@@ -10,7 +10,7 @@ import pytest
 
 from metalbox.cli.main import main
 from metalbox.lab import processes
-from metalbox.lab.machines import mixed, to_json
+from metalbox.lab.machines import complete, mixed, to_json
 from metalbox.lab.record import Record
 
 
@@ -65,7 +65,7 @@ def test_status_of_a_lab_whose_processes_died(
         "settings": {},
         "relay": None,
         "site": ["", ""],
-        "machines": [to_json(spec) for spec in mixed(1)],
+        "machines": [to_json(spec) for spec in complete(mixed(1))],
     }
     Record(tmp_path, settings, [processes.Process(1, 0, "libvirtd")], is_complete=True).save()
     assert main(["lab", "status", "--dir", str(tmp_path)]) == 0

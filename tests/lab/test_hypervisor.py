@@ -9,13 +9,13 @@ import pytest
 from metalbox.errors import StartError
 from metalbox.lab import hypervisor
 from metalbox.lab.hypervisor import Hypervisor, tail
-from metalbox.lab.machines import mixed
+from metalbox.lab.machines import complete, mixed
 from metalbox.lab.record import Record
 
 
 def test_a_machine_of_a_lab_that_does_not_run(tmp_path: Path) -> None:
     quiet = Hypervisor(Record(tmp_path))
-    (spec,) = mixed(1)
+    (spec,) = complete(mixed(1))
     assert quiet.power(spec) == "gone"
     quiet.power_off(spec)
     with pytest.raises(StartError, match="does not run: start it with `metalbox lab up`"):

@@ -40,7 +40,7 @@ def arguments(root: ElementTree.Element) -> list[str]:
 
 
 def test_a_mix_has_both_firmwares_every_disk_and_nic_and_nothing_twice() -> None:
-    specs = mixed(20)
+    specs = complete(mixed(20))
     assert [spec.firmware for spec in specs[:4]] == [Firmware.BIOS, Firmware.UEFI_PXE] * 2
     assert {spec.nics[0].model for spec in specs if spec.firmware is Firmware.BIOS} == set(NIC_MODELS[Firmware.BIOS])
     assert {disk.bus for spec in specs for disk in spec.disks} == set(Bus)
@@ -57,7 +57,7 @@ def test_a_mix_has_both_firmwares_every_disk_and_nic_and_nothing_twice() -> None
 
 
 def test_the_same_rack_again_has_the_same_machines() -> None:
-    assert mixed(4) == mixed(4)
+    assert complete(mixed(4)) == complete(mixed(4))
 
 
 def test_what_is_given_is_kept() -> None:
@@ -79,7 +79,7 @@ def test_two_machines_with_one_name_are_refused() -> None:
 
 
 def test_a_bios_machine_keeps_the_option_rom_and_writes_to_the_serial_port() -> None:
-    root = xml_of(mixed(1)[0])
+    root = xml_of(complete(mixed(1))[0])
     assert root.attrib["type"] == "qemu"
     assert root.find("os/loader") is None
     assert root.find("devices/interface/rom") is None
@@ -89,7 +89,7 @@ def test_a_bios_machine_keeps_the_option_rom_and_writes_to_the_serial_port() -> 
 
 
 def test_a_uefi_machine_is_left_to_its_own_pxe_client() -> None:
-    root = xml_of(mixed(2)[1])
+    root = xml_of(complete(mixed(2))[1])
     rom = root.find("devices/interface/rom")
     assert rom is not None
     assert rom.attrib == {"enabled": "no"}
@@ -130,5 +130,5 @@ def test_values_are_quoted() -> None:
 
 
 def test_specifications_survive_json() -> None:
-    specs = (*mixed(4), *complete([MachineSpec(qemu_arguments=("-no-hpet",))]))
+    specs = complete([*mixed(4), MachineSpec(qemu_arguments=("-no-hpet",))], 768)
     assert tuple(from_json(json.loads(json.dumps(to_json(spec)))) for spec in specs) == specs

@@ -13,7 +13,7 @@ from metalbox.config import Mode
 from metalbox.errors import StartError
 from metalbox.lab import services
 from metalbox.lab.record import Record
-from metalbox.lab.services import Metalbox, check_files, configuration, default_folder, in_checkout
+from metalbox.lab.services import Metalbox, check_files, configuration, default_folder, in_checkout, memory_for
 
 
 def made(mode: Mode, **more: Any) -> config.Config:
@@ -53,6 +53,14 @@ def test_missing_files_name_the_command_that_makes_them(tmp_path: Path, monkeypa
     for name in ("vmlinuz", "initrd"):
         (tmp_path / "x86_64" / name).touch()
     check_files(tmp_path, tmp_path)
+
+
+def test_machines_get_the_memory_that_the_agents_image_asks_for(tmp_path: Path) -> None:
+    assert memory_for(tmp_path) == 512
+    (tmp_path / "x86_64").mkdir()
+    for asked, given in (("320", 512), ("900", 900), ("[]", 512)):
+        (tmp_path / "x86_64" / "manifest.json").write_text(f'{{"ram_mib": {asked}}}')
+        assert memory_for(tmp_path) == given
 
 
 def test_folders_are_in_the_checkout_or_in_var_lib(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
