@@ -122,6 +122,10 @@ async def test_lines_that_verbs_store_wake_too(database: Database) -> None:
     running.cancel()
 
 
+def above(store: Store, newest: int) -> list[Entry]:
+    return store.events.all(100, newest)
+
+
 async def test_ids_are_seen_in_order(database: Database) -> None:
     """Who has read up to an id has missed nothing below it, whoever wrote."""
     journal = Journal(database)
@@ -130,7 +134,8 @@ async def test_ids_are_seen_in_order(database: Database) -> None:
         journal.record(Kind.LOG, f"early {turn}", now=1.0)
         await database.run(Store.save_entries, [Entry(0, 1.0, 1.0, 1, Kind.CHANGE, None, 1, f"verb {turn}")])
         await journal.flush()
-        seen += [e.id for e in await database.run(lambda store: store.events.all(100, after=max(seen, default=0)))]
+        newest = max(seen, default=0)
+        seen += [entry.id for entry in await database.run(above, newest)]
     assert seen == list(range(1, 41))
 
 
@@ -139,8 +144,13 @@ class SlowDatabase(Database):
 
     broken = True
 
+    def __init__(self, store: Store) -> None:
+        super().__init__(store)
+        self.refused = asyncio.Event()
+
     async def run(self, function, *args, **kwargs):  # type: ignore[no-untyped-def, override]
         if self.broken and function is Store.save_entries:
+            self.refused.set()
             raise OperationalError("insert", {}, Exception("database or disk is full"))
         return await super().run(function, *args, **kwargs)
 
@@ -172,8 +182,7 @@ async def test_the_task_survives_a_full_disk(tmp_path: Path, monkeypatch: pytest
     journal = Journal(database)
     journal.record(Kind.LOG, "news", now=1.0)
     running = asyncio.create_task(journal.run())
-    while not journal.counters["write failed"]:
-        await asyncio.sleep(0.001)
+    await asyncio.wait_for(database.refused.wait(), 10.0)
     database.broken = False
     assert await journal.wait(0, 10.0)
     running.cancel()
