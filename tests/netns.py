@@ -11,13 +11,15 @@ touched.
 
 from __future__ import annotations
 
+import ctypes
 import itertools
 import os
 import re
 import signal
 import subprocess
 import time
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -27,10 +29,13 @@ Finished = subprocess.CompletedProcess[str]
 _counter = itertools.count()
 
 # What a namespace does the moment it exists: addresses usable at once (no duplicate address detection, RFC 4862
-# section 5.4, which takes a second) and no reverse path filter (it drops what a relay sends from its far side).
+# section 5.4, which takes a second), no reverse path filter (it drops what a relay sends from its far side), and no
+# router solicitations but those of the tests.
 SYSCTLS = (
     "net.ipv6.conf.all.accept_dad=0",
     "net.ipv6.conf.default.accept_dad=0",
+    "net.ipv6.conf.all.router_solicitations=0",
+    "net.ipv6.conf.default.router_solicitations=0",
     "net.ipv4.conf.all.rp_filter=0",
     "net.ipv4.conf.default.rp_filter=0",
 )
@@ -115,6 +120,19 @@ class Namespaces:
     def exec(self, name: str) -> list[str]:
         """The words to put before a command so that it runs in the namespace."""
         return ["ip", "netns", "exec", self.prefix + name]
+
+    @contextmanager
+    def inside(self, name: str) -> Iterator[None]:
+        """Move this thread into the namespace: sockets opened meanwhile belong to it for good."""
+        libc = ctypes.CDLL(None, use_errno=True)
+        with open("/proc/thread-self/ns/net") as home, open(f"/run/netns/{self.prefix}{name}") as there:
+            if libc.setns(there.fileno(), 0):
+                raise OSError(ctypes.get_errno(), f"cannot enter the namespace {name}")
+            try:
+                yield
+            finally:
+                if libc.setns(home.fileno(), 0):
+                    raise OSError(ctypes.get_errno(), "cannot leave the namespace")
 
     def run(
         self, name: str, *command: str, check: bool = True, timeout: float = 30

@@ -7,6 +7,7 @@ advertisement ends that. We give no address, no prefix and no route, so an IPv6 
 from __future__ import annotations
 
 import asyncio
+import errno
 import logging
 import socket
 import struct
@@ -14,6 +15,7 @@ import time
 from collections import Counter
 from collections.abc import Sequence
 from ipaddress import IPv6Address
+from pathlib import Path
 from typing import NamedTuple
 
 from metalbox.dhcp.sockets import Interface
@@ -145,6 +147,10 @@ class RouterAdvertiser:
 
 def open_router_socket(interface: Interface) -> socket.socket:
     """A socket that receives the router solicitations of one interface. Raises OSError (IPv6 off, not permitted)."""
+    # The kernel opens the socket all the same, and then neither receives nor sends on it.
+    switch = Path("/proc/sys/net/ipv6/conf", interface.name, "disable_ipv6")
+    if switch.exists() and switch.read_text().strip() == "1":
+        raise OSError(errno.EAFNOSUPPORT, "IPv6 is disabled there")
     kind = socket.SOCK_RAW | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC
     sock = socket.socket(socket.AF_INET6, kind, socket.IPPROTO_ICMPV6)
     try:
