@@ -96,7 +96,7 @@ async def _run(service: Service, stop: asyncio.Event) -> None:
 
 
 class Service:
-    """All parts, made and not yet open. `known` has the inventory by MAC, for those who cannot wait for the database."""
+    """All parts, made and not yet open. `known` is the inventory by MAC, for those who cannot wait for the database."""
 
     def __init__(self, config: Config, database: Database) -> None:
         """Read what is stored, and join the parts. Raises StartError."""
