@@ -33,7 +33,7 @@ def main(arguments: list[str]) -> int:
         return 2
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     is_image = not (options and options.server)
-    with _console(is_image) as console:
+    with _console(is_image and options is None) as console:
         return _talk(server, kernel, console, options, is_image)
 
 
@@ -68,8 +68,8 @@ def _kernel_command_line() -> str:
     return sysfs.text(Path("/proc/cmdline"))
 
 
-def _console(is_image: bool) -> IO[str]:
-    if is_image:
+def _console(is_booted: bool) -> IO[str]:
+    if is_booted:
         try:
             return open(CONSOLE, "w", encoding="utf-8", errors="replace")
         except OSError:

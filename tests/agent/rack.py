@@ -16,7 +16,8 @@ Answer = tuple[int, dict[str, Any]]
 class Server:
     """Keeps what agents say. `refuse` answers a path otherwise; `orders` are handed out by the next poll."""
 
-    def __init__(self) -> None:
+    def __init__(self, host: str = "127.0.0.1") -> None:
+        self.host = host
         self.said: list[tuple[float, str, dict[str, Any]]] = []
         self.known: set[str] = set()
         self.orders: list[dict[str, Any]] = []
@@ -27,7 +28,7 @@ class Server:
 
     @property
     def url(self) -> str:
-        return f"http://127.0.0.1:{self.port}"
+        return f"http://{self.host}:{self.port}"
 
     def start(self) -> Server:
         """Listen; on the same port as before after a stop."""
@@ -58,7 +59,7 @@ class Server:
 
         ThreadingHTTPServer.allow_reuse_address = True
         ThreadingHTTPServer.daemon_threads = True
-        self._http = ThreadingHTTPServer(("127.0.0.1", self.port), Handler)
+        self._http = ThreadingHTTPServer((self.host, self.port), Handler)
         self.port = self._http.server_address[1]
         threading.Thread(target=self._http.serve_forever, args=(0.02,), daemon=True).start()
         return self
