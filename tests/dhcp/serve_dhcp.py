@@ -79,10 +79,10 @@ class Harness:
                 print(json.dumps(order), flush=True)
 
     async def run(self) -> None:
-        self.dhcp.open()
-        self.ra.open()
-        print(json.dumps([*self.dhcp.listening, *self.ra.listening]), flush=True)
         try:
+            self.dhcp.open()
+            self.ra.open()
+            print(json.dumps([*self.dhcp.listening, *self.ra.listening]), flush=True)
             async with asyncio.TaskGroup() as group:
                 serving = group.create_task(self.dhcp.run())
                 await self.obey()
