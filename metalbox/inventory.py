@@ -351,8 +351,8 @@ def _settle(store: Store, uuid: str, now: float) -> list[Entry]:
     entries = []
     for machine in holders:
         others = [other.name for other in fighting if other.id != machine.id] if machine in fighting else []
-        conflict = f"it has the same UUID {uuid} as {', '.join(others)}" if others else ""
-        entries += _set_conflict(store, machine, conflict, {"with": others, "uuid": uuid}, now)
+        conflict = f"it has the same UUID {machine.uuid} as {', '.join(others)}" if others else ""
+        entries += _set_conflict(store, machine, conflict, {"with": others, "uuid": machine.uuid}, now)
     return entries
 
 
