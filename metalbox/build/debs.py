@@ -196,6 +196,8 @@ class AptRoot:
         """The .deb files, verified; those already here are checked again and not fetched."""
         missing = [package for package in packages if not self._is_here(package)]
         if missing:
+            for package in missing:  # apt takes a file of the right size for the right file
+                (self.archives / package.file).unlink(missing_ok=True)
             names = [f"{package.name}:{package.architecture}={package.version}" for package in missing]
             _run(["apt-get", "download", "-qq", *names], APT_CONFIG=str(self.root / "apt.conf"), cwd=self.archives)
         for package in missing:
