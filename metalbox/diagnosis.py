@@ -134,38 +134,41 @@ def _gone(view: View, spoke: float) -> Diagnosis:
     )
 
 
-def _not_answered(view: View) -> Diagnosis | None:
-    """The newest question of this machine got no answer from us, and we know why."""
+def _ignored(view: View) -> tuple[Entry, str] | None:
+    """The newest question of this machine, if it got no answer from us, and the reason."""
     asked = [entry for entry in view.entries if entry.kind is Kind.DHCP and entry.data.get("client") != "bmc"]
     newest = max(asked, key=lambda entry: entry.last_at, default=None)
     if newest is None or {"OFFER", "ACK"} & set(messages(newest)):
         return None
-    reason = str(newest.data.get("ignored", ""))
-    if reason == "pool exhausted":
-        return Diagnosis(
-            "pool-exhausted",
-            "asking for an address",
-            "us: there is no free address to give",
-            newest.at,
-            "the pool of its subnet is exhausted",
-            evidence_of([newest]),
-            (
-                "`metalbox leases` shows who has the addresses",
-                "make `pools` of the subnet larger, or `lease_seconds` shorter, in the configuration, and restart",
-            ),
-        )
-    if reason in NOT_SERVED and newest in view.boot:
-        cause, advice = NOT_SERVED[reason]
-        return Diagnosis(
-            "not-served",
-            "asking for what to boot",
-            "us: we do not answer it",
-            newest.at,
-            cause,
-            evidence_of([newest]),
-            (advice,),
-        )
-    return None
+    return newest, str(newest.data.get("ignored", ""))
+
+
+def _pool_exhausted(view: View) -> Diagnosis | None:
+    found = _ignored(view)
+    if found is None or found[1] != "pool exhausted":
+        return None
+    return Diagnosis(
+        "pool-exhausted",
+        "asking for an address",
+        "us: there is no free address to give",
+        found[0].at,
+        "the pool of its subnet is exhausted",
+        evidence_of([found[0]]),
+        (
+            "`metalbox leases` shows who has the addresses",
+            "make `pools` of the subnet larger, or `lease_seconds` shorter, in the configuration, and restart",
+        ),
+    )
+
+
+def _not_served(view: View) -> Diagnosis | None:
+    found = _ignored(view)
+    if found is None or found[1] not in NOT_SERVED or found[0] not in view.boot:
+        return None
+    cause, advice = NOT_SERVED[found[1]]
+    evidence = evidence_of([found[0]], more=rival_lines(view.rivals))
+    doing, waiting_for = "asking for what to boot", "us: we do not answer it"
+    return Diagnosis("not-served", doing, waiting_for, found[0].at, cause, evidence, (advice,))
 
 
 def _system(view: View) -> Diagnosis | None:
@@ -236,9 +239,9 @@ def _files_missing(view: View, script: Entry, decision: Entry | None) -> Diagnos
 
 def _loader(view: View) -> Diagnosis | None:
     """iPXE asks for its address, and should then ask us by HTTP."""
-    if not view.ipxe:
+    first = next((entry for entry in view.ipxe if {"OFFER", "ACK"} & set(messages(entry))), None)
+    if first is None:
         return None
-    first = view.ipxe[0]
     if not view.is_overdue(first.last_at, HTTP_SECONDS):
         return view.booting("iPXE starts", "iPXE, to ask us by HTTP", first.last_at)
     if not any({"REQUEST", "ACK"} & set(messages(entry)) for entry in view.ipxe):
@@ -498,10 +501,11 @@ def _never_seen(view: View) -> Diagnosis:
 RULES: tuple[Callable[[View], Diagnosis | None], ...] = (
     _conflict,
     _agent,
-    _not_answered,
+    _pool_exhausted,
     _system,
     _loader,
     _loading,
+    _not_served,
     _asking,
     _running,
 )

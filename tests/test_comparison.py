@@ -167,7 +167,7 @@ def test_parts_without_a_mark_are_counted() -> None:
         ("disks[1 GiB]", None, "1 GiB", "the disk 1 GiB is new"),
         ("disks[1 GiB#2]", None, "1 GiB", "the disk 1 GiB#2 (1 GiB) is new"),
     ]
-    assert FULL == full()
+    assert full() == FULL
 
 
 @pytest.mark.parametrize(

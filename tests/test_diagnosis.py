@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
 import pytest
 
@@ -81,6 +82,17 @@ def test_wrong_boot_file_by_a_name_we_did_not_offer() -> None:
     assert "'pxelinux.0', which we did not offer" in found.cause
     assert "the DHCP server 192.0.2.3 answers too and names the boot file 'pxelinux.0'" in found.evidence
     assert "dhcp-boot=tag:ipxe,http://192.0.2.1:8080/ipxe/first.ipxe,,192.0.2.1" in found.advice
+
+
+def test_wrong_boot_file_where_we_are_switched_off_and_the_site_names_the_file() -> None:
+    off = dhcp(0, "uefi", "DISCOVER", "IGNORED", "REQUEST", "IGNORED", mode="off", ignored="subnet is off")
+    lines = [off, rival(0.1, "192.0.2.2", "pxelinux.0"), tftp(3, "pxelinux.0", "not found")]
+    assert ask(5, *lines).code == "wrong-boot-file"
+    assert ask(5, off).code == "not-served"
+    # The site's server may name the right one: then all goes its way.
+    right = [off, tftp(3, "snponly.efi"), dhcp(5, "ipxe", "DISCOVER", "IGNORED", mode="off", ignored="subnet is off")]
+    assert ask(7, *right).code == "booting"
+    assert ask(9, *right, http(7, "first script"), http(8, "script")).code == "booting"
 
 
 def test_wrong_boot_file_by_another_servers_offer() -> None:
@@ -276,6 +288,13 @@ def test_a_boot_in_time_is_never_called_stuck(length: int, later: float) -> None
 
 def test_nothing_in_a_timeline_makes_it_fail() -> None:
     """Data may be of an older version, or of another program's note."""
+    oddities: list[dict[str, Any]] = [
+        {},
+        {"client": "bios"},
+        {"what": None},
+        {"outcome": "sent"},
+        {"messages": [], "boot_file": None},
+    ]
     for kind in Kind:
-        for data in ({}, {"client": "bios"}, {"what": None}, {"outcome": "sent"}, {"messages": [], "boot_file": None}):
+        for data in oddities:
             assert ask(1000, entry(kind, 0, "x", **data)).code

@@ -148,7 +148,7 @@ class SlowDatabase(Database):
         super().__init__(store)
         self.refused = asyncio.Event()
 
-    async def run(self, function, *args, **kwargs):  # type: ignore[no-untyped-def, override]
+    async def run(self, function, *args, **kwargs):  # type: ignore[no-untyped-def]
         if self.broken and function is Store.save_entries:
             self.refused.set()
             raise OperationalError("insert", {}, Exception("database or disk is full"))

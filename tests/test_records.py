@@ -26,8 +26,8 @@ def store(tmp_path: Path) -> Iterator[Store]:
 def whole() -> Machine:
     hardware = parse_report(full()).hardware
     return Machine(
-        0, "m1", "discovered", UUID, "8FZC1P1", (B, A), hardware, "rack 1", "why not", "192.0.2.5", "b1", 1.5, 2.5, 2.25,
-        {"agent": {"kernel": "6.1"}, "problems": ["é"]},
+        0, "m1", "discovered", UUID, "8FZC1P1", (B, A), hardware, "rack 1", "why not", "192.0.2.5", "b1", 1.5, 2.5,
+        2.25, {"agent": {"kernel": "6.1"}, "problems": ["é"]},
     )  # fmt: skip
 
 

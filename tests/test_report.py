@@ -7,7 +7,7 @@ import dataclasses
 import json
 import random
 import tracemalloc
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
@@ -177,7 +177,7 @@ HOSTILE: tuple[Any, ...] = (
 
 
 def mutate(document: Any, chance: random.Random) -> Any:
-    place, holder, key = document, None, None
+    place, holder, key = document, cast(Any, None), cast(Any, None)
     while isinstance(place, dict | list) and place and chance.random() < 0.85:
         holder = place
         key = chance.choice(list(place)) if isinstance(place, dict) else chance.randrange(len(place))
