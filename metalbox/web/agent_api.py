@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import time
 from collections import OrderedDict
 from collections.abc import Callable
@@ -120,10 +121,7 @@ class AgentApi:
     async def orders(self, request: web.Request) -> web.Response:
         """What this agent shall do; waits up to `wait` seconds for an order. 404: report first."""
         boot_id = request.query.get("boot_id", "")
-        try:
-            wait = min(max(float(request.query.get("wait", "0")), 0.0), MAX_WAIT_SECONDS)
-        except ValueError:
-            raise InvalidReport(f"wait: expected seconds, got {show(request.query['wait'])}") from None
+        wait = _seconds(request.query.get("wait", "0"))
         agent = await self._agent(boot_id, request.remote or "")
         loop = asyncio.get_running_loop()
         agent.heard_at = loop.time()
@@ -237,6 +235,17 @@ def _owner(store: Store, boot_id: str) -> tuple[str, int, Mac | None]:
     if machine is None:
         raise NotFound(f"no machine has reported with boot id {boot_id!r}: report first")
     return machine.name, machine.id, next(iter(machine.macs), None)
+
+
+def _seconds(text: str) -> float:
+    """How long to wait, at most MAX_WAIT_SECONDS. Raises InvalidReport, also for "nan", which would wait for ever."""
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = math.nan
+    if math.isnan(seconds):
+        raise InvalidReport(f"wait: expected seconds, got {show(text)}")
+    return min(max(seconds, 0.0), MAX_WAIT_SECONDS)
 
 
 async def read_body(request: web.Request) -> Any:
