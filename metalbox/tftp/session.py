@@ -266,6 +266,7 @@ class Session:
         Within one round trip of a repetition it speaks of what was sent before it; some ROMs with a window
         acknowledge every block, too.
         """
+        self._wait = self._usual_wait()
         if self._resent and now - self._sent_at < self._rtt_least * 0.75:
             self.timer = now + self._wait
             return ()
@@ -370,7 +371,7 @@ class Session:
     def _usual_wait(self) -> float:
         """RFC 6298 §2, between our limits."""
         if not self._rtt_mean:
-            return self._wait
+            return min(FIRST_WAIT, self.longest_wait)
         return min(max(self._rtt_mean + 4 * self._rtt_swing, SHORTEST_WAIT), self.longest_wait)
 
     def _learn(self, seconds: float) -> None:

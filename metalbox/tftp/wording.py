@@ -13,7 +13,7 @@ def ending(name: str, size: int, session: Session, outcome: Outcome, seconds: fl
     if outcome.result is Result.SENT:
         text = f"fetched {name} by TFTP: {size:,} bytes in {seconds:.2f} s"
         if session.retransmits:
-            text += f", {session.retransmits} blocks sent again"
+            text += f", {session.retransmits} block{'s' if session.retransmits > 1 else ''} sent again"
         return f"{text}; {outcome.detail}" if outcome.detail else text
     if outcome.result is Result.TIMEOUT:
         return f"stopped fetching {name} by TFTP after {seconds:.0f} s: {outcome.detail}"
