@@ -64,11 +64,25 @@ def spawn(argv: Sequence[str], *, what: str, log: Path, environment: Mapping[str
             (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
             (os.POSIX_SPAWN_OPEN, 1, str(log), flags, 0o644),
             (os.POSIX_SPAWN_DUP2, 1, 2),
+            # What our own caller left open (a lock, a pipe) would else be held for as long as the lab stands.
+            *((os.POSIX_SPAWN_CLOSE, descriptor) for descriptor in _inherited()),
         ],
         setsid=True,
         setsigmask=[],
     )
     return Process(pid, start_of(pid), what)
+
+
+def _inherited() -> list[int]:
+    """Descriptors above stderr that a started program would get; Python's own are closed by the kernel at exec."""
+    found = []
+    for entry in os.listdir("/proc/self/fd"):
+        try:
+            if int(entry) > 2 and os.get_inheritable(int(entry)):
+                found.append(int(entry))
+        except OSError:  # the listing's own descriptor, closed by now
+            continue
+    return found
 
 
 def end(processes: Iterable[Process], *, how: signal.Signals = signal.SIGTERM, patience: float = TERM_SECONDS) -> None:

@@ -45,6 +45,18 @@ def test_another_process_under_the_same_pid_is_left_alone(tmp_path: Path) -> Non
         processes.end([process])
 
 
+def test_what_our_caller_left_open_is_not_held(tmp_path: Path) -> None:
+    reader, writer = os.pipe()
+    os.set_inheritable(writer, True)
+    process = processes.spawn(["sleep", "60"], what="s", log=tmp_path / "log")
+    os.close(writer)
+    try:
+        assert os.read(reader, 1) == b"", "the pipe ends only when nobody holds it"
+    finally:
+        os.close(reader)
+        processes.end([process])
+
+
 def test_a_zombie_is_not_alive(tmp_path: Path) -> None:
     process = processes.spawn(["true"], what="s", log=tmp_path / "log")
     while process.is_alive:
