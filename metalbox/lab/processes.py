@@ -21,7 +21,7 @@ TERM_SECONDS = 5.0
 
 @dataclass(frozen=True, slots=True)
 class Process:
-    """One process, for ever. `start` is in clock ticks since boot."""
+    """One process, for ever. `start` is in clock ticks since boot, 0 when it had ended before it could be looked at."""
 
     pid: int
     start: int
@@ -30,7 +30,7 @@ class Process:
     @property
     def is_alive(self) -> bool:
         """Whether it still runs (a zombie does not)."""
-        return start_of(self.pid) == self.start
+        return self.start != 0 and start_of(self.pid) == self.start
 
 
 def boot_id() -> str:
@@ -76,10 +76,10 @@ def spawn(argv: Sequence[str], *, what: str, log: Path, environment: Mapping[str
 def _inherited() -> list[int]:
     """Descriptors above stderr that a started program would get; Python's own are closed by the kernel at exec."""
     found = []
-    for entry in os.listdir("/proc/self/fd"):
+    for entry in Path("/proc/self/fd").iterdir():
         try:
-            if int(entry) > 2 and os.get_inheritable(int(entry)):
-                found.append(int(entry))
+            if int(entry.name) > 2 and os.get_inheritable(int(entry.name)):
+                found.append(int(entry.name))
         except OSError:  # the listing's own descriptor, closed by now
             continue
     return found
