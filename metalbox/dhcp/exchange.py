@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-from metalbox.dhcp.options import MESSAGE_NAMES
+from metalbox.config import Mode
+from metalbox.dhcp.options import MESSAGE_NAMES, Message
 from metalbox.dhcp.packet import address_text
+from metalbox.dhcp.route import PXE_PORT
 from metalbox.machine import Mac
 
 
@@ -39,8 +41,9 @@ class Exchange(NamedTuple):
 
     @property
     def key(self) -> str:
-        """What the lines of one conversation have in common."""
-        return f"{self.client}:{self.port}:{self.xid:08x}"
+        """What the lines of one conversation have in common. What is said to the site's own server is another."""
+        is_overheard = self.mode == Mode.PROXY and self.message == Message.REQUEST and self.port != PXE_PORT
+        return f"{self.client}:{self.port}:{self.xid:08x}{':overheard' if is_overheard else ''}"
 
     @property
     def address_text(self) -> str:

@@ -25,6 +25,9 @@ ASKS = {
     Message.INFORM: "asks for settings",
 }
 
+# The responder's reason for what it hears in proxy mode and is meant for the site's own DHCP server.
+NOT_OURS = "proxy mode gives no address"
+
 # What needs no answer and is not lost: the responder's reasons for RELEASE and DECLINE that were taken in.
 NOTED = {"released": "noted", "declined": "the address rests for a while"}
 
@@ -36,6 +39,9 @@ def describe(exchange: Exchange, ignored: str = "") -> str:
         asks = "asks on port 4011 what to boot"
     else:
         asks = ASKS.get(exchange.message, f"sends DHCP message {exchange.message}")
+    if ignored == NOT_OURS:
+        server = f" from the DHCP server {address_text(exchange.server_id)}" if exchange.server_id else " again"
+        return f"{who} takes the address {exchange.address_text}{server}"
     where = f" through relay {address_text(exchange.relay)}" if exchange.relay else ""
     return f"{who} {asks}{where}: {_answer(exchange, ignored)}"
 

@@ -77,6 +77,16 @@ ADDRESS = 0xC0000264
             "operating system found its address in use: the address rests for a while",
         ),
         (PLAIN._replace(client="toaster", message=13), "", "toaster sends DHCP message 13: not answered"),
+        (
+            PLAIN._replace(mode="proxy", message=Message.REQUEST, address=ADDRESS, server_id=0xC0000202),
+            "proxy mode gives no address",
+            "BIOS firmware takes the address 192.0.2.100 from the DHCP server 192.0.2.2",
+        ),
+        (
+            PLAIN._replace(client="os", mode="proxy", message=Message.REQUEST, address=ADDRESS),
+            "proxy mode gives no address",
+            "operating system takes the address 192.0.2.100 again",
+        ),
         (PLAIN._replace(message=0, reply=0, address=ADDRESS), "", "BIOS firmware asks by BOOTP: given 192.0.2.100"),
     ],
 )
