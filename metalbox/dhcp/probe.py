@@ -99,7 +99,9 @@ class Probe:
 
     def ask(self, now: float) -> None:
         """Send the questions for the next addresses of each network, except those asked a short while ago."""
-        self._asked = {address: ask for address, ask in self._asked.items() if now - ask[0] < FRESH_SECONDS}
+        # In the order of asking: the oldest first.
+        while self._asked and now - next(iter(self._asked.values()))[0] >= FRESH_SECONDS:
+            del self._asked[next(iter(self._asked))]
         for interface, network in self._networks:
             sock = self._sockets.get(interface.name)
             if sock is None:

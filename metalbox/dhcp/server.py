@@ -13,7 +13,7 @@ import socket
 import time
 from collections import Counter, deque
 from collections.abc import Awaitable, Callable, Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from ipaddress import IPv4Address
 from typing import NamedTuple
 
@@ -24,7 +24,7 @@ from metalbox.dhcp.leases import Lease, LeaseChange, Leases
 from metalbox.dhcp.options import MESSAGE_NAMES, Message
 from metalbox.dhcp.packet import OPTIONS_AT, parse_packet
 from metalbox.dhcp.probe import Probe
-from metalbox.dhcp.responder import Arrival, Context, Ignored, Reply, RouteKind, respond
+from metalbox.dhcp.responder import Arrival, Context, Exchange, Ignored, Reply, RouteKind, respond
 from metalbox.dhcp.rivals import Rivals
 from metalbox.dhcp.route import BROADCAST, PXE_PORT, SERVER_PORT
 from metalbox.dhcp.sockets import Interface
@@ -45,6 +45,10 @@ DRAIN = 1024
 STEP = 128
 # More than this many waiting means overload: then those go on who are half-way through, the others will ask again.
 MAX_QUEUE = 1024
+# Ways in which datagrams come in; a renewal has its client's address as source.
+MAX_ARRIVALS = 4096
+# Exchanges not yet in the journal; they wait for a moment without packets, and the oldest are given up before packets.
+MAX_UNTOLD = 8192
 # Answers that wait for a commit; further requests stay in the queue until it is done.
 MAX_WAITING = 4096
 RETRY_SECONDS = 0.5
@@ -59,12 +63,25 @@ SENT = {number: f"sent: {name}" for number, name in MESSAGE_NAMES.items()}
 
 @dataclass(slots=True, eq=False)
 class _Port:
-    """One socket. `link` sends whole frames on the same interface, None where that is not possible."""
+    """One socket. `link` sends whole frames on the same interface, None where that is not possible.
+
+    `arrivals` remembers how datagrams came in: nearly all of a subnet's come alike.
+    """
 
     interface: Interface
     number: int
     sock: socket.socket
     link: socket.socket | None
+    arrivals: dict[tuple[bytes, tuple[str, int]], Arrival] = field(default_factory=dict)
+
+
+def _read_arrival(port: _Port, info: bytes, source: tuple[str, int]) -> Arrival:
+    interface = port.interface
+    if len(info) != sockets.PKTINFO.size:
+        return Arrival(interface.name, interface.index, interface.address, source, port.number, False)
+    # The second is our address there, even for a broadcast; for a unicast the third is the same.
+    index, ours, target = sockets.PKTINFO.unpack(info)
+    return Arrival(interface.name, index, IPv4Address(ours), source, port.number, ours == target)
 
 
 class _Datagram(NamedTuple):
@@ -82,6 +99,15 @@ class _Answer(NamedTuple):
     arrival: Arrival
     port: _Port
     started: float
+
+
+class _Told(NamedTuple):
+    """An exchange on its way to the journal; put into words when no packet waits."""
+
+    exchange: Exchange
+    ignored: str
+    micros: int
+    now: float
 
 
 class DhcpServer:
@@ -123,7 +149,7 @@ class DhcpServer:
         self._changes: list[LeaseChange] = []
         self._is_committing = False
         self._wanted = asyncio.Event()
-        self._own_addresses: dict[bytes, IPv4Address] = {}
+        self._untold: deque[_Told] = deque()
         self.probe = Probe(self.context, leases, journal, self._interfaces, config.dhcp.decline_seconds)
         self.rivals = Rivals(self.context, journal, presence, self._interfaces)
 
@@ -176,6 +202,7 @@ class DhcpServer:
         self._links.clear()
         self._queue.clear()
         self._waiting.clear()
+        self._tell()
         self.probe.close()
         self.rivals.close()
 
@@ -244,6 +271,8 @@ class DhcpServer:
             if self._queue and len(self._waiting) < MAX_WAITING:
                 self._is_stepping = True
                 asyncio.get_running_loop().call_soon(self._step)
+            elif not self._queue:
+                self._tell()
 
     def _take(self, datagram: _Datagram, now: float) -> None:
         data, _, source, port, started = datagram
@@ -273,17 +302,15 @@ class DhcpServer:
 
     def _arrival(self, datagram: _Datagram) -> Arrival:
         port = datagram.port
-        address, is_unicast, index = port.interface.address, False, port.interface.index
-        for _, kind, data in datagram.info:
-            if kind == sockets.IP_PKTINFO:
-                # The second is our address there even for a broadcast; for a unicast both are the same.
-                index, ours, target = sockets.PKTINFO.unpack(data)
-                is_unicast = ours == target
-                known = self._own_addresses.get(ours)
-                if known is None:
-                    known = self._own_addresses[ours] = IPv4Address(ours)
-                address = known
-        return Arrival(port.interface.name, index, address, datagram.source, port.number, is_unicast)
+        # IP_PKTINFO is the only thing we asked the kernel for.
+        info = datagram.info[0][2] if datagram.info else b""
+        key = (info, datagram.source)
+        arrival = port.arrivals.get(key)
+        if arrival is None:
+            if len(port.arrivals) >= MAX_ARRIVALS:
+                port.arrivals.clear()
+            arrival = port.arrivals[key] = _read_arrival(port, info, datagram.source)
+        return arrival
 
     # -- committing -----------------------------------------------------------------------------------------------
 
@@ -319,7 +346,7 @@ class DhcpServer:
                 now = time.time()
                 for answer in batch:
                     self._send(answer, now)
-            if self._queue and not self._is_stepping:
+            if not self._is_stepping:
                 self._step()
 
     def _commit_failed(self, batch: Sequence[_Answer], changes: list[LeaseChange], error: Exception) -> None:
@@ -404,8 +431,17 @@ class DhcpServer:
         # The daily talk of a site's own machines with its own server is not ours to remember.
         if ignored and exchange.mode != Mode.FULL and not is_boot and not self._presence.is_booting(mac, now):
             return
-        data = exchange.data(ignored)
-        data["micros"] = int((time.perf_counter() - started) * 1e6)
-        text = describe(exchange, ignored)
-        self._journal.record(Kind.DHCP, text, now=now, mac=mac, key=exchange.key, data=data)
-        log.log(logging.INFO if is_boot else logging.DEBUG, "%s: %s", mac, text)
+        self._untold.append(_Told(exchange, ignored, int((time.perf_counter() - started) * 1e6), now))
+        if len(self._untold) > MAX_UNTOLD:
+            self._untold.popleft()
+            self.counters["not in the timeline"] += 1
+
+    def _tell(self) -> None:
+        """Write what happened into the journal."""
+        while self._untold:
+            exchange, ignored, micros, now = self._untold.popleft()
+            data = exchange.data(ignored)
+            data["micros"] = micros
+            text = describe(exchange, ignored)
+            self._journal.record(Kind.DHCP, text, now=now, mac=exchange.mac, key=exchange.key, data=data)
+            log.log(logging.DEBUG if exchange.client in NOT_BOOTING else logging.INFO, "%s: %s", exchange.mac, text)
