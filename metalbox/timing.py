@@ -57,9 +57,9 @@ class Spent:
     def sentence(self) -> str:
         """The table in one line."""
         start = "power on" if self.from_power_on else "the first packet"
-        parts = [f"{seconds:.2f} s {name}" for name, seconds in self.rows()]
-        parts[1] += f" of {self.transferred_bytes / 1e6:.1f} MB"
-        return f"from {start} to the report {self.total:.1f} s: {', '.join(parts)}"
+        parts = [f"{name} {seconds:.2f} s" for name, seconds in self.rows()]
+        parts[1] += f" ({self.transferred_bytes / 1e6:.1f} MB)"
+        return f"from {start} to the report {self.total:.1f} s, waiting on: {', '.join(parts)}"
 
 
 def stage(entry: Entry) -> int | None:

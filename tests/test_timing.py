@@ -30,8 +30,8 @@ def test_a_bios_boot_second_by_second() -> None:
     assert sum(found.values()) == pytest.approx(spent.total)
     assert spent.transferred_bytes == 98_070_000
     assert spent.sentence() == (
-        "from the first packet to the report 41.0 s: 0.00 s metalbox, 12.50 s transfer of 98.1 MB, 2.50 s firmware,"
-        " 5.00 s iPXE, 15.00 s kernel, 6.00 s inventory"
+        "from the first packet to the report 41.0 s, waiting on: metalbox 0.00 s, transfer 12.50 s (98.1 MB),"
+        " firmware 2.50 s, iPXE 5.00 s, kernel 15.00 s, inventory 6.00 s"
     )
 
 
@@ -40,7 +40,7 @@ def test_from_power_on_the_firmwares_own_start_counts() -> None:
     assert spent is not None
     assert (spent.total, spent.from_power_on) == (61.0, True)
     assert spent.firmware == pytest.approx(22.4997)
-    assert spent.sentence().startswith("from power on to the report 61.0 s: ")
+    assert spent.sentence().startswith("from power on to the report 61.0 s, waiting on: ")
 
 
 def test_uefi_with_the_pxe_port_and_without_hello() -> None:

@@ -70,8 +70,12 @@ def test_beside_the_sites_own_dhcp_server(rack_factory: RackFactory) -> None:
         answer = rack.why(spec.name)
         assert answer["code"] == "idle", answer
     assert "tftp" in kinds(rack, uefi.name)
-    summaries = [event for event in rack.events(uefi.name) if "waiting on metalbox" in event["text"]]
-    assert summaries, "the timeline does not tell how long was spent waiting, and on whom"
+    for spec in rack.machines:
+        (spent,) = [event["data"]["timing"] for event in rack.events(spec.name) if "timing" in event["data"]]
+        assert spent["from_power_on"]
+        assert 0 < spent["metalbox"] < 1.0
+        waited = ("metalbox", "transfer", "firmware", "ipxe", "kernel", "inventory")
+        assert sum(spent[on] for on in waited) == pytest.approx(spent["total"], abs=0.01)
 
     first = rack.find_machine(bios.name)
     assert first is not None
