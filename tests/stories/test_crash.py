@@ -10,11 +10,15 @@ import subprocess
 import sys
 import time
 from collections import defaultdict
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from metalbox.config import Mode
+from metalbox.lab.machines import Firmware, MachineSpec
+from metalbox.lab.rack import Rack
 from tests.netns import Namespaces
 
 pytestmark = pytest.mark.root
@@ -119,3 +123,30 @@ def test_fifty_kills_under_load_lose_no_lease_and_give_none_twice(tmp_path: Path
     twice = {address: macs for address, macs in holders.items() if len(macs) > 1}
     assert not twice
     assert len(holders) > KILLS * 20, "there was hardly any load"
+
+
+@pytest.mark.firmware
+def test_machines_in_mid_boot_arrive(rack_factory: Callable[..., Rack]) -> None:
+    """The service is killed every second or two from before power-on until both machines stand in the inventory."""
+    rng = random.Random(9)
+    machines = [MachineSpec(firmware=Firmware.BIOS), MachineSpec(firmware=Firmware.UEFI_PXE)]
+    rack = rack_factory(mode=Mode.FULL, machines=machines)
+    rack.up()
+    for spec in rack.machines:
+        rack.power_on(spec.name)
+    deadline = time.monotonic() + 240
+    kills = 0
+    while True:
+        time.sleep(rng.uniform(1.0, 2.5))
+        found = [rack.find_machine(spec.name) for spec in rack.machines]
+        if all(found):
+            break
+        assert time.monotonic() < deadline, "a machine did not arrive although the service always came back"
+        rack.kill_service()
+        rack.start_service()
+        kills += 1
+    assert kills >= 5
+    leases = {row["mac"]: row["address"] for row in rack.call("GET", "/api/v1/leases")["leases"]}
+    assert leases == {
+        spec.mac: machine["address"] for spec, machine in zip(rack.machines, found, strict=True) if machine
+    }
