@@ -266,7 +266,7 @@ class Boot:
         None, _optional(_path), "Folder with your own versions of the iPXE templates; default: those shipped."
     )
     kernel_arguments: str = setting(
-        "console=tty0 console=ttyS0,115200", _text, "Added to the agent's kernel command line."
+        "quiet console=tty0 console=ttyS0,115200", _text, "Added to the agent's kernel command line."
     )
     vlan: int | None = setting(None, _optional(_number(1, 4094)), "VLAN on which the agent looks for us.")
     uefi_loader: str = setting(

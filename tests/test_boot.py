@@ -168,7 +168,7 @@ AGENT = """\
 # Boots the agent from RAM. initrd=initrd must stand on the kernel's line: the UEFI build of Debian's iPXE needs it.
 echo metalbox: booting the agent: not in the inventory yet
 kernel http://192.0.2.1:8080/agent/x86_64/vmlinuz initrd=initrd metalbox.server=http://192.0.2.1:8080 \
-metalbox.mac=52:54:00:ab:cd:ef metalbox.vlan=7 console=tty0 console=ttyS0,115200 || goto failed
+metalbox.mac=52:54:00:ab:cd:ef metalbox.vlan=7 quiet console=tty0 console=ttyS0,115200 || goto failed
 initrd http://192.0.2.1:8080/agent/x86_64/initrd || goto failed
 boot || goto failed
 :failed
@@ -200,7 +200,7 @@ GRUB = """\
 # For the Secure Boot chain: firmware, shim, GRUB, and this by TFTP. Debian's signed GRUB cannot speak HTTP.
 echo "metalbox: booting the agent: not in the inventory yet"
 if linux (tftp)/agent/x86_64/vmlinuz metalbox.server=http://${net_default_server}:8080 \
-metalbox.mac=52:54:00:ab:cd:ef console=tty0 console=ttyS0,115200; then
+metalbox.mac=52:54:00:ab:cd:ef quiet console=tty0 console=ttyS0,115200; then
   if initrd (tftp)/agent/x86_64/initrd; then
     boot
   fi

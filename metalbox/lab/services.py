@@ -36,7 +36,7 @@ STOP_SECONDS = 15.0
 # The same kernel, initramfs and arguments that metalbox's own script names.
 REFERENCE_SCRIPT = f"""#!ipxe
 kernel http://{SERVER}:8080/agent/{ARCH}/vmlinuz initrd=initrd metalbox.server=http://{SERVER}:8080 \
-metalbox.mac=${{netX/mac}} console=tty0 console=ttyS0,115200
+metalbox.mac=${{netX/mac}} quiet console=tty0 console=ttyS0,115200
 initrd --name initrd http://{SERVER}:8080/agent/{ARCH}/initrd
 boot
 """

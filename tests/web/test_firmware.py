@@ -213,7 +213,7 @@ async def test_the_decided_script_is_made_for_the_address_that_was_asked(stack: 
     server = f"127.0.0.1:{stack.port}"
     assert kernel == (
         f"kernel http://{server}/agent/x86_64/vmlinuz initrd=initrd metalbox.server=http://{server} "
-        f"metalbox.mac={MAC} console=tty0 console=ttyS0,115200 || goto failed"
+        f"metalbox.mac={MAC} quiet console=tty0 console=ttyS0,115200 || goto failed"
     )
     decision, script = await stack.entries()
     assert (decision.kind, decision.mac, decision.machine_id) == (Kind.DECISION, MAC, None)
