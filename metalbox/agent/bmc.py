@@ -11,6 +11,7 @@ import ipaddress
 import os
 import select
 import struct
+from pathlib import Path
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -52,7 +53,7 @@ class BmcFailed(Exception):
 
 def device() -> str:
     """The path of the driver's first BMC; "" when there is none."""
-    return next((path for path in DEVICES if os.path.exists(path)), "")  # noqa: PTH110 — called before pathlib is needed
+    return next((path for path in DEVICES if Path(path).exists()), "")
 
 
 def bmc(path: str) -> dict[str, Any]:

@@ -153,7 +153,7 @@ class Conversation:
             self._network.refresh()
             ports = self._network.ready()
             if not ports:
-                self._stop.wait(min(0.2, self._pace.first))
+                self._stop.wait(0.05)
                 continue
             try:
                 self._client = self._say_hello(ports)
@@ -281,9 +281,10 @@ class Conversation:
             self._journal.say(f"order {number!r} asks for {verb!r}, which this agent does not know")
             return False
         self._journal.say(f"order {number}: report")
-        self._collect()
-        self._report()
         self._done.append(number)
+        self._collect()
+        self._is_reported = False  # whatever happens to this report, the main loop makes sure that one arrives
+        self._report()
         return True
 
     # log

@@ -93,7 +93,7 @@ def parse_smartctl(output: bytes) -> dict[str, Any]:
         "status": {True: "ok", False: "failing"}.get(passed, "") if isinstance(passed, bool) else "",
         "wear_percent": _wear(document),
         "power_on_hours": _whole(_at(document, "power_on_time", "hours")),
-        "temperature_celsius": _whole(_at(document, "temperature", "current")),
+        "temperature_celsius": _whole(_at(document, "temperature", "current")) or None,  # 0: SCSI without a sensor
         "media_errors": _media_errors(document),
     }
     return {} if all(value in ("", None) for value in found.values()) else found

@@ -32,6 +32,7 @@ PACKET_MR_MULTICAST, PACKET_MR_ALLMULTI = 0, 2
 CHASSIS, PORT, PORT_DESCRIPTION, SYSTEM_NAME, ORGANISATION = 1, 2, 4, 5, 127
 IEEE_802_1_PORT_VLAN = b"\x00\x80\xc2\x01"
 JOIN_SECONDS = 5.0  # a port that appears later is listened to after this time at most
+FORGET_SECONDS = 130.0  # the usual time to live, 120 s, and a little
 MAX_NEIGHBOURS = 64  # on one port; a hub or a noisy test cannot make the table grow
 
 
@@ -101,25 +102,30 @@ def _text(raw: bytes) -> str:
 
 
 class Neighbours:
-    """What each port has heard. `changed` is set whenever that is news."""
+    """What each port has heard lately. `changed` is set whenever that is news; `now` is in seconds of any clock."""
 
     def __init__(self) -> None:
-        self._heard: dict[str, dict[tuple[str, str], dict[str, Any]]] = {}
+        self._heard: dict[str, dict[tuple[str, str], tuple[float, dict[str, Any]]]] = {}
         self._lock = threading.Lock()
         self.changed = threading.Event()
 
-    def hear(self, port: str, frame: bytes) -> None:
-        """Take in one frame from this port."""
+    def hear(self, port: str, frame: bytes, now: float) -> None:
+        """Take in one frame from this port, and forget who was not heard there for long."""
         neighbour = parse_frame(frame)
         if neighbour is None:
             return
         key = neighbour["chassis_id"], neighbour["port_id"]
         with self._lock:
-            heard = self._heard.setdefault(port, {})
-            if heard.get(key) == neighbour or (key not in heard and len(heard) >= MAX_NEIGHBOURS):
-                return
-            heard[key] = neighbour
-        self.changed.set()
+            before = self._heard.get(port, {})
+            heard = {name: item for name, item in before.items() if now - item[0] < FORGET_SECONDS}
+            if key in heard or len(heard) < MAX_NEIGHBOURS:
+                heard[key] = now, neighbour
+            self._heard[port] = heard
+            is_news = {name: item[1] for name, item in before.items()} != {
+                name: item[1] for name, item in heard.items()
+            }
+        if is_news:
+            self.changed.set()
 
     def of(self, port: str) -> dict[str, Any] | None:
         """The neighbour to name for this port: a named system rather than a port that speaks for itself.
@@ -128,7 +134,7 @@ class Neighbours:
         is by content, so that frames taking turns do not look like a cable being moved again and again.
         """
         with self._lock:
-            heard = list(self._heard.get(port, {}).values())
+            heard = [item for _, item in self._heard.get(port, {}).values()]
         return min(heard, key=lambda item: (not item["system_name"], item["chassis_id"], item["port_id"]), default=None)
 
 
@@ -178,4 +184,4 @@ def listen(listener: socket.socket, neighbours: Neighbours, ports: Callable[[], 
             time.sleep(0.1)  # ENETDOWN: one of the ports went down; the others are still heard
             continue
         if direction != PACKET_OUTGOING:
-            neighbours.hear(name, frame)
+            neighbours.hear(name, frame, time.monotonic())

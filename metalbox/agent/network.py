@@ -13,6 +13,7 @@ import signal
 import socket
 import struct
 import subprocess
+import time
 from pathlib import Path
 
 from metalbox.agent import command, nics, sysfs
@@ -26,11 +27,15 @@ SIOCGIFFLAGS, SIOCSIFFLAGS, SIOCGIFADDR, SIOCSIFVLAN = 0x8913, 0x8914, 0x8915, 0
 IFF_UP = 1
 ADD_VLAN = 0
 
+RETRY_SECONDS = 5.0  # before a port that could not be brought up, or whose udhcpc ended, is tried again
+TELL_SECONDS = 20.0
+
 # Ask every 2 s for ever: a switch port in spanning tree's listening state swallows the first 30 s.
 UDHCPC = ("-f", "-t", "3", "-T", "2", "-A", "2")
 
 # `ip` is busybox's own applet in Debian's busybox sh, iproute2 elsewhere; only what both know is used. The metric keeps
-# default routes of several ports apart; requests name their port, so that its own route is the one taken.
+# default routes of several ports apart; requests name their port, so that its own route is the one taken. Each program
+# started costs 50 ms under emulation, hence `read` instead of grep, and no temporary file (readers want whole lines).
 HOOK = """\
 #!/bin/sh
 state={folder}/$interface.env
@@ -41,8 +46,10 @@ deconfig)
     ip -4 addr flush dev "$interface"
     ;;
 bound|renew)
-    if ! grep -qx "address=$ip/$mask" "$state" 2>/dev/null; then
-        ip -4 addr flush dev "$interface"
+    known=
+    [ -r "$state" ] && read -r known <"$state"
+    if [ "$known" != "address=$ip/$mask" ]; then
+        [ -n "$known" ] && ip -4 addr flush dev "$interface"
         ip addr add "$ip/$mask" dev "$interface"
     fi
     read -r metric <"/sys/class/net/$interface/ifindex"
@@ -51,8 +58,7 @@ bound|renew)
         ip route replace default via "$gateway" dev "$interface" metric "$metric"
         break
     done
-    printf 'address=%s\\nserver=%s\\nlease=%s\\n' "$ip/$mask" "$serverid" "$lease" >"$state.new"
-    mv "$state.new" "$state"
+    printf 'address=%s\\nserver=%s\\nlease=%s\\n' "$ip/$mask" "$serverid" "$lease" >"$state"
     ;;
 esac
 """
@@ -90,15 +96,19 @@ class Network:
         self._folder = folder
         self._clients: dict[str, subprocess.Popen[bytes]] = {}
         self._addresses: dict[str, str] = {}
+        self._next_try: dict[str, float] = {}
+        self._tell_at = time.monotonic() + TELL_SECONDS
 
     def refresh(self) -> None:
         """Take up ports not yet in use, start again a udhcpc that ended, and tell of addresses gained and lost."""
+        now = time.monotonic()
         for port in self._only or nics.port_names(Path("/")):
             name = f"{port}.{self._vlan}" if self._vlan else port
             client = self._clients.get(name)
-            if client is None or client.poll() is not None:
+            if (client is None or client.poll() is not None) and now >= self._next_try.get(name, 0.0):
+                self._next_try[name] = now + RETRY_SECONDS
                 self._take_up(port, name)
-        self._tell()
+        self._tell(now)
 
     def ready(self) -> list[str]:
         """The ports that have an address, the preferred one first."""
@@ -153,21 +163,29 @@ class Network:
         )
 
     def _address(self, name: str) -> str:
-        for line in sysfs.text(self._folder / f"{name}.env").splitlines():
-            if line.startswith("address="):
-                return line.removeprefix("address=")
-        return ""
+        first, newline, _ = sysfs.content(self._folder / f"{name}.env").decode("ascii", "replace").partition("\n")
+        return first.removeprefix("address=") if newline else ""
 
     def _is_preferred(self, name: str) -> bool:
         return sysfs.text(Path("/sys/class/net") / name / "address").lower() == self._preferred_mac
 
-    def _tell(self) -> None:
-        now = {name: self._address(name) for name in self._clients}
-        for name, address in now.items():
+    def _tell(self, now: float) -> None:
+        known = {name: self._address(name) for name in self._clients}
+        for name, address in known.items():
             before = self._addresses.get(name, "")
             if address != before:
                 self._journal.say(f"{name}: address {address}" if address else f"{name}: lost its address {before}")
-        self._addresses = now
+        self._addresses = known
+        if any(known.values()):
+            self._tell_at = now + TELL_SECONDS
+        elif now >= self._tell_at:
+            self._tell_at = now + TELL_SECONDS
+            ports = ", ".join(f"{name} ({_link(name)})" for name in known) or "this machine shows no network port"
+            self._journal.say(f"no address yet: {ports}")
+
+
+def _link(name: str) -> str:
+    return "link" if sysfs.truth(Path("/sys/class/net") / name / "carrier") else "no link"
 
 
 def _end_predecessor(pidfile: Path) -> None:

@@ -182,7 +182,7 @@ def test_a_neighbour_heard_later_is_reported_once(server: Server, bench: Bench) 
         until(lambda: server.count("orders"))
         assert server.last("report")["hardware"]["nics"][0]["lldp"] is None
         for _ in range(3):
-            bench.neighbours.hear("eth0", frame(vlan=20))
+            bench.neighbours.hear("eth0", frame(vlan=20), 0.0)
         until(lambda: server.count("report") == 2)
         bench.neighbours.changed.set()
         time.sleep(0.3)
@@ -192,7 +192,7 @@ def test_a_neighbour_heard_later_is_reported_once(server: Server, bench: Bench) 
 
 
 def test_a_link_that_comes_up_later_is_reported(server: Server, tmp_path: Path) -> None:
-    bench = Bench(server.url, tmp_path, Pace(0.05, 0.2, settle=(0.3, 0.6), gather=0.02))
+    bench = Bench(server.url, tmp_path, Pace(0.05, 0.2, settle=(1.5, 2.5), gather=0.02))
     carrier = bench.root / PCI / "net/eth0/carrier"
     carrier.write_text("0")
     with bench.talking():
@@ -208,7 +208,7 @@ def test_news_that_cannot_be_sent_goes_with_the_next_report(server: Server, benc
     with bench.talking():
         until(lambda: server.count("orders"))
         server.refuse["report"] = (503, {"error": "starting"})
-        bench.neighbours.hear("eth0", frame())
+        bench.neighbours.hear("eth0", frame(), 0.0)
         until(lambda: server.count("report") >= 2)
         server.refuse.clear()
         until(lambda: server.last("report")["hardware"]["nics"][0]["lldp"])

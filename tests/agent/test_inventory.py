@@ -50,7 +50,7 @@ def test_every_key_of_a_record_is_one_that_the_server_reads(tmp_path: Path) -> N
     write(root, {"sys/firmware/dmi/tables/DMI": build_tables(dmidecode.parse(text))})
     write(root, port(f"{PCI}/net/eth7", "eth7", {}))
     neighbours = lldp.Neighbours()
-    neighbours.hear("eth7", frame(vlan=7))
+    neighbours.hear("eth7", frame(vlan=7), 0.0)
     hardware, _ = Inventory(root, neighbours).collect()
     hardware["bmc"] = {**bmc.parse_device_id(b""), "channel": 1, "address": "", "mac": "", "address_source": ""}
     read = parse_report({"version": 1, "agent": AGENT, "hardware": hardware}).hardware

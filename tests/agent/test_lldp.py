@@ -110,7 +110,7 @@ def test_damaged_frames_never_raise_and_nothing_grows() -> None:
             damaged = bytearray(rng.choice(seeds)[: rng.randrange(14, 400)])
             for _ in range(rng.randrange(1, 10)):
                 damaged[rng.randrange(14 if rng.random() < 0.9 else 0, len(damaged) + 1) - 1] = rng.randrange(256)
-            table.hear("eth0", bytes(damaged))
+            table.hear("eth0", bytes(damaged), 0.0)
             if number == 5000:
                 before = tracemalloc.get_traced_memory()[0]
         assert tracemalloc.get_traced_memory()[0] < before + 200_000
@@ -120,12 +120,12 @@ def test_damaged_frames_never_raise_and_nothing_grows() -> None:
 
 def test_news_is_only_what_is_new() -> None:
     table = lldp.Neighbours()
-    table.hear("eth0", frame())
+    table.hear("eth0", frame(), 0.0)
     assert table.changed.is_set()
     table.changed.clear()
-    table.hear("eth0", frame())
+    table.hear("eth0", frame(), 0.0)
     assert not table.changed.is_set()
-    table.hear("eth0", frame(vlan=20))
+    table.hear("eth0", frame(vlan=20), 0.0)
     assert table.changed.is_set()
     assert table.of("eth0") == {
         "chassis_id": "52:54:00:00:00:01",
@@ -137,12 +137,24 @@ def test_news_is_only_what_is_new() -> None:
     assert table.of("eth1") is None
 
 
+def test_a_neighbour_that_fell_silent_is_forgotten_when_another_speaks() -> None:
+    table = lldp.Neighbours()
+    table.hear("eth0", frame(name=b"a-old"), 0.0)
+    table.hear("eth0", frame(port=b"Ethernet9", name=b"new"), 60.0)
+    told = table.of("eth0")
+    assert told and told["system_name"] == "a-old"
+    table.changed.clear()
+    table.hear("eth0", frame(port=b"Ethernet9", name=b"new"), 140.0)
+    told = table.of("eth0")
+    assert told and told["system_name"] == "new" and table.changed.is_set()
+
+
 def test_a_switch_is_named_rather_than_an_adapter_whatever_the_order() -> None:
     adapter = frame(port=b"aaa", name=b"")
     for order in ((adapter, frame()), (frame(), adapter)):
         table = lldp.Neighbours()
         for data in order:
-            table.hear("eth0", data)
+            table.hear("eth0", data, 0.0)
         told = table.of("eth0")
         assert told and told["system_name"] == "leaf1"
 
