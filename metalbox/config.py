@@ -221,7 +221,7 @@ class Dhcp:
     null_ra: bool = setting(
         True,
         _truth,
-        "Answer the IPv6 router solicitation of a booting machine with an empty advertisement; old iPXE waits 15 s else.",
+        "Answer a booting machine's IPv6 router solicitation with an empty advertisement; old iPXE else waits 15 s.",
     )
     no_proxy_wait: bool = setting(
         True, _truth, "In full mode tell iPXE not to wait for a proxyDHCP server (option 175.176); saves 2 s."

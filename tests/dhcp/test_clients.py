@@ -177,7 +177,7 @@ def test_decline_what_a_static_host_has(net: Namespaces, tmp_path: Path) -> None
     """Without the look-ahead, every client finds out for itself and says so.
 
     Not systemd-networkd: version 252 finds the conflict and then fails to send ("Failed to send DHCP DECLINE,
-    ignoring: Network is unreachable", whatever routes there are), so that no server hears of it.
+    ignoring: Network is unreachable" with the routes tried here), so that no server hears of it.
     """
     site = Site(net, tmp_path, FULL, without="networkd")
     net.plug("server", "eth0", "p-static", "static", "eth0")
