@@ -23,23 +23,11 @@ subnets:
     mode: full
     pools: [192.0.2.100-192.0.2.199]
 EOF
-metalbox config check --config /etc/metalbox/metalbox.yaml
+metalbox config check /etc/metalbox/metalbox.yaml
 metalbox agent build --output /var/lib/metalbox/agent
 
-cat >/etc/systemd/system/metalbox.service <<EOF
-[Unit]
-Description=metalbox
-After=network-online.target
-Wants=network-online.target
-
-[Service]
-ExecStart=/opt/metalbox/bin/metalbox serve --config /etc/metalbox/metalbox.yaml
-RuntimeDirectory=metalbox
-Restart=on-failure
-
-[Install]
-WantedBy=multi-user.target
-EOF
+sed 's#/usr/bin/metalbox#/opt/metalbox/bin/metalbox#' /srv/metalbox/configs/metalbox.service \
+    >/etc/systemd/system/metalbox.service
 systemctl daemon-reload
 systemctl enable --quiet metalbox
 systemctl restart metalbox
