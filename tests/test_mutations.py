@@ -21,7 +21,10 @@ LINK_LOCAL = IPv6Address("fe80::5054:ff:feab:cdef")
 SOLICITATION = bytes.fromhex("8500000000000000" + "0101525400abcdef")
 FRAME = udp_frame((b"\2" * 6, b"\4" * 6), (bytes((192, 0, 2, 1)), bytes((192, 0, 2, 9))), (67, 68), b"x" * 300)
 RELAY = bytes.fromhex("0106000400640107" + "02080006aabbccddeeff" + "0504c0000201")
-QUERY = b"mac=52-54-00-ab-cd-ef&uuid=4c4c4544-0042-3510-8054-b7c04f333732&serial=LAB0001&arch=x86_64&platform=efi&ip=192.0.2.7"
+QUERY = (
+    b"mac=52-54-00-ab-cd-ef&uuid=4c4c4544-0042-3510-8054-b7c04f333732"
+    b"&serial=LAB0001&arch=x86_64&platform=efi&ip=192.0.2.7"
+)
 
 
 def read_relay(data: bytes) -> None:
