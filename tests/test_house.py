@@ -42,6 +42,9 @@ LAYERS: tuple[tuple[str, int], ...] = (
     ("metalbox.config", 2),
     ("metalbox.files", 2),
     ("metalbox.build", 2),
+    ("metalbox.power.polite", 3),  # queues, retries and remembers what the drivers do not
+    ("metalbox.power.patrol", 3),
+    ("metalbox.power", 2),
     ("metalbox.machine", 0),
     ("metalbox.errors", 0),
     ("metalbox", 1),  # whatever is not named above is pure
