@@ -22,6 +22,8 @@ from ipaddress import IPv4Address
 from pathlib import Path
 from typing import Any
 
+from sqlalchemy.exc import DBAPIError
+
 from metalbox import __version__, inventory
 from metalbox.boot import Asking
 from metalbox.config import Config
@@ -47,6 +49,8 @@ log = logging.getLogger("metalbox.service")
 # GRUB, which knows no HTTP here and cannot introduce itself, asks for this by TFTP.
 GRUB_SCRIPT = "grub/grub.cfg"
 ARP_TABLE = Path("/proc/net/arp")
+# A twin counts as gone after a day; ten minutes later is soon enough to say so.
+SETTLE_SECONDS = 600.0
 # An entry of the ARP table that was not resolved (yet).
 NO_MAC = "00:00:00:00:00:00"
 
@@ -89,6 +93,7 @@ async def _run(service: Service, stop: asyncio.Event) -> None:
             group.create_task(service.journal.run(), name="journal"),
             group.create_task(service.dhcp.run(), name="dhcp"),
             group.create_task(service.agents.watch(), name="agents"),
+            group.create_task(service.settle(), name="conflicts"),
         ]
         await stop.wait()
         for task in tasks:
@@ -223,6 +228,15 @@ class Service:
         """The machine has reported."""
         self.known.update(dict.fromkeys(machine.macs, machine))
 
+    async def settle(self) -> None:
+        """End the conflicts of machines whose twin has gone for good, until cancelled."""
+        while True:
+            await asyncio.sleep(SETTLE_SECONDS)
+            try:
+                await self.database.run(inventory.recheck_conflicts, time.time())
+            except DBAPIError as error:
+                log.error("conflicts cannot be looked at: %s", error.orig)
+
     async def recognise(self, asking: Asking) -> Machine | None:
         """Who asks what to boot."""
         macs = (asking.mac,) if asking.mac else ()
@@ -308,8 +322,9 @@ def process_age() -> float:
 
 def _allow_descriptors() -> None:
     """A transfer needs two descriptors; the usual soft limit of 1024 is there for programs that use select(2)."""
-    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != hard:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 def _start_logging(level: str) -> None:

@@ -22,7 +22,7 @@ class Kind(StrEnum):
     CHANGE = "change"
     CONFLICT = "conflict"
     LEASE = "lease"
-    RIVAL = "rival"
+    RIVAL = "server"
     RA = "ra"
     POWER = "power"
     LOG = "log"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Mapping
 from typing import Any
 
 from metalbox.cli import client, output
@@ -15,6 +16,11 @@ def add_parser(verbs: Any) -> None:
     parser.set_defaults(run=run)
 
 
+def _leases(row: Mapping[str, Any]) -> str:
+    """A subnet in proxy mode has no pool to be full or empty."""
+    return f"{row['leases']}/{row['pool_size']}" if row["pool_size"] else "-"
+
+
 def run(args: argparse.Namespace) -> int:
     """Print listeners, subnets and counters."""
     answer = client.call(args.socket, "GET", "/api/v1/status")
@@ -24,10 +30,7 @@ def run(args: argparse.Namespace) -> int:
     print("\nlistening")
     for line in answer["listening"]:
         print(f"  {line}")
-    subnets = [
-        (row["subnet"], row["mode"], row["interface"] or "relayed", f"{row['leases']}/{row['pool_size']}")
-        for row in answer["subnets"]
-    ]
+    subnets = [(row["subnet"], row["mode"], row["interface"] or "relayed", _leases(row)) for row in answer["subnets"]]
     if subnets:
         print()
         print(output.table(("SUBNET", "MODE", "INTERFACE", "LEASES"), subnets))
