@@ -1,0 +1,106 @@
+"""Bounded threads: what a call that hangs costs, and whom."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+
+import pytest
+
+from metalbox.errors import BmcHung, BmcRefused
+from metalbox.power.threads import Slots, Threads, threads
+
+
+async def test_what_the_call_returns_and_raises_is_handed_on() -> None:
+    pool = threads(2)
+    assert await pool.run(max, 3, 5, key="a", seconds=5) == 5
+
+    def fail() -> None:
+        raise BmcRefused("no")
+
+    with pytest.raises(BmcRefused, match="no"):
+        await pool.run(fail, key="a", seconds=5)
+    assert not pool.lost
+
+
+async def test_a_timeout_of_the_library_is_not_mistaken_for_ours() -> None:
+    def fail() -> None:
+        raise TimeoutError("from the library")
+
+    with pytest.raises(TimeoutError, match="from the library"):
+        await threads(1).run(fail, key="a", seconds=5)
+
+
+async def test_a_call_that_hangs_is_lost_and_its_place_given_to_others() -> None:
+    pool, release = Threads(1), threading.Event()
+    with pytest.raises(BmcHung, match=r"192\.0\.2\.9 did not answer within 0\.02 s"):
+        await pool.run(release.wait, key="192.0.2.9", seconds=0.02)
+    assert pool.lost == {"192.0.2.9"}
+    assert await pool.run(max, 1, 2, key="192.0.2.10", seconds=5) == 2  # the only place is free again
+    with pytest.raises(BmcHung, match="still hangs in the last call"):
+        await pool.run(max, 1, 2, key="192.0.2.9", seconds=5)
+    release.set()
+    await _until(lambda: not pool.lost)
+    assert await pool.run(max, 1, 2, key="192.0.2.9", seconds=5) == 2
+
+
+async def test_cancelling_loses_the_call_too() -> None:
+    pool, release = Threads(1), threading.Event()
+    task = asyncio.create_task(pool.run(release.wait, key="a", seconds=60))
+    await _until(lambda: threading.active_count() > 1 and any(t.name == "power a" for t in threading.enumerate()))
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert pool.lost == {"a"}
+    release.set()
+    await _until(lambda: not pool.lost)
+
+
+async def test_lost_calls_are_bounded() -> None:
+    pool, release = Threads(1, max_lost=2), threading.Event()
+    for key in ("a", "b"):
+        with pytest.raises(BmcHung):
+            await pool.run(release.wait, key=key, seconds=0.01)
+    with pytest.raises(BmcHung, match="c was not asked: calls to 2 other BMCs hang"):
+        await pool.run(release.wait, key="c", seconds=0.01)
+    release.set()
+    await _until(lambda: not pool.lost)
+
+
+async def test_no_more_than_so_many_at_once() -> None:
+    pool, running, most, lock = Threads(3), 0, 0, threading.Lock()
+
+    def call() -> None:
+        nonlocal running, most
+        with lock:
+            running += 1
+            most = max(most, running)
+        time.sleep(0.005)
+        with lock:
+            running -= 1
+
+    await asyncio.gather(*(pool.run(call, key=str(number), seconds=5) for number in range(20)))
+    assert most == 3
+
+
+def test_slots_outlive_an_event_loop() -> None:
+    slots = Slots(1)
+
+    async def crowd() -> int:
+        async def one() -> int:
+            async with slots.take():
+                await asyncio.sleep(0)
+                return 1
+
+        return sum(await asyncio.gather(*(one() for _ in range(5))))
+
+    assert [asyncio.run(crowd()) for _ in range(3)] == [5, 5, 5]
+
+
+async def _until(true: object) -> None:
+    assert callable(true)
+    deadline = time.monotonic() + 5
+    while not true():
+        assert time.monotonic() < deadline
+        await asyncio.sleep(0.002)
