@@ -91,6 +91,10 @@ def call(
         text = response.read()
     except TimeoutError:
         raise errors.TimedOut(f"the service at {where} did not answer within {timeout:.0f} s") from None
+    except PermissionError:
+        raise errors.StartError(
+            f"you may not speak to the service at {where}: use sudo, or become a member of the socket's group"
+        ) from None
     except OSError as error:
         raise errors.StartError(
             f"no service answers at {where} ({error.strerror or error}): start it with `metalbox serve`, "

@@ -46,6 +46,17 @@ def test_nobody_there(tmp_path: Path) -> None:
         client.call(str(tmp_path / "none.sock"), "GET", "/x")
 
 
+def test_not_allowed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The socket is for root and its group. (The tests run as root, who may do everything.)"""
+
+    def refuse(self: object) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(client._UnixConnection, "connect", refuse)
+    with pytest.raises(errors.StartError, match=r"you may not speak to the service at .*: use sudo"):
+        client.call(str(tmp_path / "metalbox.sock"), "GET", "/x")
+
+
 def test_the_socket_named_in_the_installed_configuration(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file = tmp_path / "metalbox.yaml"
     file.write_text("socket: /srv/box.sock\n")
