@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 
 from metalbox.machine import Machine
 from metalbox.timeline import Entry, Kind
-from metalbox.timing import FIRMWARE, latest_boot
+from metalbox.timing import FIRMWARE, latest_boot, role_of
 
 MAX_EVIDENCE = 12
 
@@ -86,8 +86,8 @@ class View:
     contact: Entry | None
 
     def files(self, *roles: str) -> list[Entry]:
-        """Files of these roles that were sent to the last byte by HTTP, oldest first."""
-        return [entry for entry in self.http if entry.data.get("role") in roles and was_sent(entry)]
+        """Files of these roles that were sent to the last byte, oldest first."""
+        return [entry for entry in self.http + self.tftp if role_of(entry) in roles and was_sent(entry)]
 
     def is_overdue(self, since: float, seconds: float) -> bool:
         return self.now - since > seconds

@@ -7,7 +7,7 @@ whoever had to act next:
 - transfer: a file from its first to its last block. The wire, the client's window and its disk decide that together
   with us; a server that is slow to read its files would show here as a low rate, so bytes are told beside seconds.
 - firmware: until the boot loader is there. Includes the site's own DHCP server, which we cannot tell from it.
-- iPXE: its start, its DHCP, and its pauses between files.
+- iPXE (or GRUB): its start, its DHCP, and its pauses between files.
 - kernel: from the last file to the agent's first word, or to the report if the agent said none.
 - inventory: from the agent's first word to its report.
 """
@@ -25,6 +25,7 @@ FIRMWARE = frozenset({"bios", "uefi", "http"})
 # How far a boot has come when this is seen; walking back, a higher number after a low one is the boot before.
 POWER, ASKING, LOADING, LOADER, SCRIPT, SYSTEM, AGENT = range(7)
 ROLES = {"boot file": LOADING, "first script": SCRIPT, "script": SCRIPT, "kernel": SYSTEM, "initrd": SYSTEM}
+TFTP_ROLES = {"vmlinuz": "kernel", "initrd": "initrd"}
 PHASES = ("metalbox", "transfer", "firmware", "iPXE", "kernel", "inventory")
 
 
@@ -62,6 +63,14 @@ class Spent:
         return f"from {start} to the report {self.total:.1f} s, waiting on: {', '.join(parts)}"
 
 
+def role_of(entry: Entry) -> str:
+    """What a file is to the boot, "kernel" or "script", ...; GRUB fetches the agent by TFTP, where names tell it."""
+    if entry.kind is not Kind.TFTP:
+        return str(entry.data.get("role", ""))
+    name = str(entry.data.get("file", "")).lstrip("/")
+    return TFTP_ROLES.get(name.rpartition("/")[2], "") if name.startswith("agent/") else ""
+
+
 def stage(entry: Entry) -> int | None:
     """How far the boot is that sends this; None for what is no part of a boot."""
     data = entry.data
@@ -71,9 +80,9 @@ def stage(entry: Entry) -> int | None:
         client = data.get("client")
         return ASKING if client in FIRMWARE else LOADER if client in ("ipxe", "loader") else None
     if entry.kind is Kind.TFTP:
-        return LOADING
+        return ROLES.get(role_of(entry), LOADING)
     if entry.kind is Kind.HTTP:
-        return ROLES.get(data.get("role", ""))
+        return ROLES.get(role_of(entry))
     if entry.kind is Kind.DECISION:
         return SCRIPT
     if entry.kind is Kind.AGENT:
@@ -170,7 +179,7 @@ def _span(entry: Entry) -> _Span:
     if reached == LOADING:
         return _Span(begin, entry.at, 0.0, "", "transfer", "iPXE" if _is_loader(entry) else "")
     if reached == SYSTEM:
-        return _Span(begin, entry.at, 0.0, "", "transfer", "kernel" if data.get("role") == "initrd" else "iPXE")
+        return _Span(begin, entry.at, 0.0, "", "transfer", "kernel" if role_of(entry) == "initrd" else "iPXE")
     if reached == SCRIPT:
         return _Span(begin, entry.at, entry.at - begin, "iPXE", "", "iPXE")
     if reached == AGENT:

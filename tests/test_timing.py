@@ -103,6 +103,9 @@ def test_overlaps_and_odd_order_still_add_up() -> None:
         (entry(Kind.POWER, 0, state="off"), None),
         (entry(Kind.LOG, 0), None),
         (dhcp(0, "http", "DISCOVER"), 1),
+        (tftp(0, "shimx64.efi"), 2),
+        (tftp(0, "agent/x86_64/vmlinuz"), 5),
+        (tftp(0, "/agent/x86_64/initrd"), 5),
         (dhcp(0, "ipxe", "DISCOVER"), 3),
     ],
 )

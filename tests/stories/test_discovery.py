@@ -122,3 +122,17 @@ def test_behind_a_relay(rack_factory: RackFactory, relay: Relay) -> None:
     if relay is Relay.ISC:
         assert "eth1" in machine["location"]
         assert "eth1" in lease["location"]
+
+
+def test_with_secure_boot_on(rack_factory: RackFactory) -> None:
+    """Microsoft's keys in the firmware; shim, GRUB and kernel as Debian signed them, all by TFTP."""
+    machines = [MachineSpec(firmware=Firmware.SECURE_BOOT)]
+    rack = rack_factory(mode=Mode.FULL, machines=machines, settings={"boot": {"uefi_loader": "shim"}})
+    rack.up()
+    boot_all(rack)
+    (spec,) = rack.machines
+    machine = rack.find_machine(spec.name)
+    assert machine is not None
+    assert machine["hardware"]["firmware"]["secure_boot"] is True
+    (spent,) = [event["data"]["timing"] for event in rack.events(spec.name) if "timing" in event["data"]]
+    assert spent["kernel"] > spent["ipxe"]
