@@ -34,7 +34,11 @@ def add_parser(verbs: Any) -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     steps = parser.add_subparsers(title="verbs", metavar="up|status|down", required=True)
-    up = steps.add_parser("up", help="build the rack and switch its machines on")
+    up = steps.add_parser(
+        "up",
+        help="build the rack and switch its machines on",
+        description="Each machine has a management processor, IPMI or Redfish: `metalbox lab status` has its account.",
+    )
     up.add_argument(
         "--machines", type=_count, default=2, metavar="N", help="how many, BIOS and UEFI in turn (default 2)"
     )
@@ -90,7 +94,7 @@ def run_up(args: argparse.Namespace) -> int:
     rack = Rack(
         _directory(args),
         mode=args.mode,
-        machines=mixed(args.machines),
+        machines=mixed(args.machines, with_bmcs=True),
         boot_files=args.boot_files,
         agent=args.agent,
     )
@@ -134,7 +138,7 @@ def run_status(args: argparse.Namespace) -> int:
 
     check()
     rack = Rack.open(_directory(args))
-    rows = []
+    rows: list[dict[str, Any]] = []
     for spec in rack.machines:
         try:
             found = rack.find_machine(spec.name)
@@ -149,12 +153,29 @@ def run_status(args: argparse.Namespace) -> int:
                 "serial": spec.serial,
                 "power": rack.power(spec.name),
                 "discovered": name,
+                "bmc": None,
             }
         )
+    bmcs = rack.bmcs.load()
+    for row in rows:
+        if bmc := bmcs.get(row["machine"]):
+            account = {"user": bmc.user, "password": bmc.password}
+            row["bmc"] = {"kind": str(bmc.kind), "address": bmc.address, "port": bmc.port, **account}
     if not output.emit({"directory": str(rack.directory), "mode": str(rack.mode), "machines": rows}, args.output):
-        head = ("machine", "firmware", "mac", "serial", "power", "discovered")
-        print(output.table([word.upper() for word in head], [[row[word] for word in head] for row in rows]))
+        head = ["machine", "firmware", "mac", "serial", "power", "discovered"]
+        if bmcs:
+            head += ["bmc", "account"]
+        print(output.table([word.upper() for word in head], [[_cell(row, word) for word in head] for row in rows]))
     return 0
+
+
+def _cell(row: dict[str, Any], word: str) -> str:
+    bmc = row["bmc"]
+    if word == "bmc":
+        return f"{bmc['kind']} {bmc['address']}" if bmc else ""
+    if word == "account":
+        return f"{bmc['user']} {bmc['password']}" if bmc else ""
+    return str(row[word])
 
 
 def run_down(args: argparse.Namespace) -> int:

@@ -11,6 +11,7 @@ import os
 import shutil
 import time
 from pathlib import Path
+from urllib.parse import quote
 
 from metalbox.errors import StartError
 from metalbox.lab import processes
@@ -85,16 +86,26 @@ class Hypervisor:
         self.record.add(libvirtd)
         self._wait_socket(libvirtd, "libvirt-sock", log)
 
-    def define(self, spec: MachineSpec) -> None:
-        """Make a machine's empty disks and tell libvirt of it; it stays off."""
+    @property
+    def uri(self) -> str:
+        """How programs outside of its mount namespace reach this libvirt."""
+        return f"qemu+unix:///system?socket={quote(str(self.home / 'run' / 'libvirt-sock'))}"
+
+    def define(self, spec: MachineSpec, *, kcs: str = "") -> None:
+        """Make a machine's empty disks and tell libvirt of it (`kcs` as in `domain_xml`); it stays off."""
         for disk in spec.disks:
             with disk_path(self.directory, spec, disk).open("wb") as file:
                 file.truncate(disk.size)
         console_path(self.directory, spec).touch()
         xml = self.directory / "libvirt" / f"{spec.name}.xml"
-        xml.write_text(domain_xml(spec, self.directory, BRIDGES))
+        xml.write_text(domain_xml(spec, self.directory, BRIDGES, kcs=kcs))
         self._virsh("define", str(xml), timeout=PROBE_SECONDS)
         self._keep_cache()
+
+    def make_pool(self, name: str, folder: Path) -> None:
+        """Let libvirt know the images in a folder as one of its storage pools."""
+        self._virsh("pool-define-as", name, "dir", "--target", str(folder))
+        self._virsh("pool-start", name)
 
     def power_on(self, spec: MachineSpec) -> None:
         """Switch a machine on."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from pathlib import Path
 from typing import Any
@@ -45,6 +45,21 @@ class Bus(StrEnum):
     VIRTIO = "virtio"
 
 
+class BmcKind(StrEnum):
+    """The management processor of a machine."""
+
+    NONE = "none"
+    REDFISH = "redfish"  # sushy-tools' emulator
+    IPMI = "ipmi"  # OpenIPMI's ipmi_sim, over LAN and, from inside the machine, KCS
+
+
+class First(StrEnum):
+    """What a machine's firmware tries first."""
+
+    NETWORK = "network"
+    DISK = "disk"
+
+
 class Segment(StrEnum):
     """The wire a NIC is plugged into."""
 
@@ -66,6 +81,10 @@ FW_CFG: dict[Firmware, tuple[str, ...]] = {
     Firmware.UEFI_HTTP: ("IPv4PXESupport", "IPv6PXESupport"),
     Firmware.SECURE_BOOT: ("IPv6PXESupport",),
 }
+
+# libvirt before 11 knows no NVMe disks, and sushy-tools moves to the front only what libvirt knows. It numbers those
+# from 1, and QEMU refuses to start with two devices at one place.
+LAST_PLACE = 100
 
 MODELS = (
     ("Fjord Systems", "F110 Gen2"),
@@ -109,6 +128,7 @@ class MachineSpec:
     memory_mib: int = 0
     cpus: int = 1
     segment: Segment = Segment.LOCAL
+    bmc: BmcKind = BmcKind.NONE
     qemu_arguments: tuple[str, ...] = field(default=())
 
     @property
@@ -123,14 +143,16 @@ def numbered(spec: MachineSpec, number: int, memory_mib: int = MEMORY_MIB) -> Ma
     mac = Mac.from_bytes(bytes((0x52, 0x54, 0x00, 0x6D, number >> 8, number & 0xFF)))
     vendor, product = MODELS[number % len(MODELS)]
     bus = list(Bus)[(number - 1) % len(Bus)]
+    if spec.bmc is BmcKind.REDFISH and bus is Bus.NVME:
+        bus = Bus.SATA
     nics = spec.nics or (Nic(mac, models[(number - 1) // 2 % len(models)], spec.segment),)
     if nics[0].model not in models:
         raise InvalidValue(
             f"a {spec.firmware} machine cannot boot from a {nics[0].model} NIC: its firmware drives {', '.join(models)}"
         )
-    return MachineSpec(
+    return replace(
+        spec,
         name=spec.name or f"lab{number:04d}",
-        firmware=spec.firmware,
         nics=nics,
         disks=spec.disks or (Disk(f"LABDISK{number:04d}", bus, (3 + number) * GIB),),
         vendor=spec.vendor or vendor,
@@ -139,25 +161,31 @@ def numbered(spec: MachineSpec, number: int, memory_mib: int = MEMORY_MIB) -> Ma
         uuid=spec.uuid or str(uuid.uuid5(uuid.NAMESPACE_DNS, f"machine-{number}.lab.metalbox.invalid")),
         asset=spec.asset or f"AT-{number:04d}",
         memory_mib=spec.memory_mib or memory_mib,
-        cpus=spec.cpus,
-        segment=spec.segment,
-        qemu_arguments=spec.qemu_arguments,
     )
 
 
-def mixed(count: int) -> tuple[MachineSpec, ...]:
-    """Return `count` machines, BIOS and UEFI in turn; completed, they have NICs and disks of every kind in turn."""
+def mixed(count: int, *, with_bmcs: bool = False) -> tuple[MachineSpec, ...]:
+    """Return `count` machines, BIOS and UEFI in turn; completed, they have NICs and disks of every kind in turn.
+
+    `with_bmcs` gives every firmware an IPMI BMC and a Redfish BMC in turn.
+    """
     kinds = (Firmware.BIOS, Firmware.UEFI_PXE)
-    return tuple(MachineSpec(firmware=kinds[index % 2]) for index in range(count))
+    bmcs = (BmcKind.IPMI, BmcKind.REDFISH, BmcKind.REDFISH, BmcKind.IPMI)
+    return tuple(
+        MachineSpec(firmware=kinds[place % 2], bmc=bmcs[place % 4] if with_bmcs else BmcKind.NONE)
+        for place in range(count)
+    )
 
 
 def complete(specs: Sequence[MachineSpec], memory_mib: int = MEMORY_MIB) -> tuple[MachineSpec, ...]:
-    """Number the machines and check that no two share a name or a MAC. Raises InvalidValue."""
+    """Number the machines and check that no two share what must be one machine's own. Raises InvalidValue."""
     done = tuple(numbered(spec, place, memory_mib) for place, spec in enumerate(specs, 1))
     names = [spec.name for spec in done]
     macs = [str(nic.mac) for spec in done for nic in spec.nics]
-    for value in (*names, *macs):
-        if names.count(value) > 1 or macs.count(value) > 1:
+    # A BMC names its machine by this UUID, and libvirt has no two domains with one.
+    uuids = [spec.uuid for spec in done if spec.bmc is not BmcKind.NONE]
+    for value in (*names, *macs, *uuids):
+        if names.count(value) > 1 or macs.count(value) > 1 or uuids.count(value) > 1:
             raise InvalidValue(f"two machines of the rack have {value!r}: each needs its own")
     return done
 
@@ -172,12 +200,22 @@ def console_path(directory: Path, spec: MachineSpec) -> Path:
     return directory / "consoles" / f"{spec.name}.log"
 
 
-def domain_xml(spec: MachineSpec, directory: Path, bridges: dict[Segment, str]) -> str:
-    """Return the libvirt domain of a machine whose files lie under `directory`."""
+def domain_xml(
+    spec: MachineSpec,
+    directory: Path,
+    bridges: dict[Segment, str],
+    *,
+    first: First = First.NETWORK,
+    kcs: str = "",
+) -> str:
+    """Return the libvirt domain of a machine whose files lie under `directory`.
+
+    `kcs` is the "address:port" where its BMC serves the machine's own interface to it.
+    """
     devices = [
         f"<emulator>{QEMU}</emulator>",
-        *_disks(spec, directory),
-        *_nics(spec, bridges),
+        *_disks(spec, directory, first),
+        *_nics(spec, bridges, first),
         f"<serial type='pty'><log file={quoteattr(str(console_path(directory, spec)))} append='on'/>"
         "<target port='0'/></serial>",
         "<console type='pty'><target type='serial' port='0'/></console>",
@@ -187,6 +225,7 @@ def domain_xml(spec: MachineSpec, directory: Path, bridges: dict[Segment, str]) 
         (
             "<domain type='qemu' xmlns:qemu='http://libvirt.org/schemas/domain/qemu/1.0'>",
             f"<name>{escape(spec.name)}</name>",
+            "" if spec.bmc is BmcKind.NONE else f"<uuid>{spec.uuid}</uuid>",
             f"<memory unit='MiB'>{spec.memory_mib}</memory><vcpu>{spec.cpus}</vcpu>",
             _smbios(spec),
             _os(spec, directory),
@@ -195,7 +234,7 @@ def domain_xml(spec: MachineSpec, directory: Path, bridges: dict[Segment, str]) 
             "<devices>",
             *devices,
             "</devices>",
-            _command_line(spec, directory),
+            _command_line(spec, directory, first, kcs),
             "</domain>",
         )
     )
@@ -229,11 +268,16 @@ def _os(spec: MachineSpec, directory: Path) -> str:
     return f"{boot}\n<features>{features}</features>"
 
 
-def _disks(spec: MachineSpec, directory: Path) -> list[str]:
+def _disk_order(place: int, first: First) -> int:
+    """Where the firmware tries the disk at `place` (from 0): in turn, after the boot port or before it."""
+    return place + (2 if first is First.NETWORK else 1)
+
+
+def _disks(spec: MachineSpec, directory: Path, first: First) -> list[str]:
     """The disks that libvirt knows; NVMe is given to QEMU directly, as libvirt before 11 has no such bus."""
     rows = []
     letters: dict[str, int] = {}
-    for order, disk in enumerate(spec.disks, 2):
+    for place, disk in enumerate(spec.disks):
         if disk.bus is Bus.NVME:
             continue
         prefix = "vd" if disk.bus is Bus.VIRTIO else "sd"
@@ -243,17 +287,17 @@ def _disks(spec: MachineSpec, directory: Path) -> list[str]:
             "<disk type='file' device='disk'><driver name='qemu' type='raw' discard='unmap'/>"
             f"<source file={quoteattr(str(disk_path(directory, spec, disk)))}/>"
             f"<target dev='{prefix}{letter}' bus='{disk.bus}'/><serial>{escape(disk.serial)}</serial>"
-            f"<boot order='{order}'/></disk>"
+            f"<boot order='{_disk_order(place, first)}'/></disk>"
         )
     if any(disk.bus is Bus.SCSI for disk in spec.disks):
         rows.append("<controller type='scsi' model='virtio-scsi'/>")
     return rows
 
 
-def _nics(spec: MachineSpec, bridges: dict[Segment, str]) -> list[str]:
+def _nics(spec: MachineSpec, bridges: dict[Segment, str], first: First) -> list[str]:
     # Without its option ROM (romfile=) the NIC is left to OVMF's own PXE client.
     rom = "" if spec.firmware is Firmware.BIOS else "<rom enabled='no'/>"
-    boot, empty = "<boot order='1'/>", ""
+    boot, empty = f"<boot order='{1 if first is First.NETWORK else 1 + len(spec.disks)}'/>", ""
     return [
         f"<interface type='bridge'><mac address='{nic.mac}'/><source bridge='{bridges[nic.segment]}'/>"
         f"<model type='{nic.model}'/>{boot if place == 0 else empty}{rom}</interface>"
@@ -261,7 +305,7 @@ def _nics(spec: MachineSpec, bridges: dict[Segment, str]) -> list[str]:
     ]
 
 
-def _command_line(spec: MachineSpec, directory: Path) -> str:
+def _command_line(spec: MachineSpec, directory: Path, first: First, kcs: str) -> str:
     # libvirt wants its own UUID of a domain to be unique; the machine's may be a copy, as with some boards.
     arguments = ["-smbios", f"type=1,uuid={spec.uuid}"]
     bus = "pci.0" if spec.firmware is Firmware.BIOS else "pcie.0"
@@ -273,7 +317,13 @@ def _command_line(spec: MachineSpec, directory: Path) -> str:
             path = str(disk_path(directory, spec, disk)).replace(",", ",,")
             arguments += ["-drive", f"if=none,id=nvme{place},format=raw,discard=unmap,file={path}"]
             where = f"bus={bus},addr={FIRST_OWN_SLOT + place:#x}"
-            arguments += ["-device", f"nvme,serial={disk.serial},drive=nvme{place},bootindex={place + 2},{where}"]
+            order = LAST_PLACE + place if spec.bmc is BmcKind.REDFISH else _disk_order(place, first)
+            arguments += ["-device", f"nvme,serial={disk.serial},drive=nvme{place},bootindex={order},{where}"]
+    if kcs:
+        host, _, port = kcs.rpartition(":")
+        arguments += ["-chardev", f"socket,id=bmc0wire,host={host},port={port},reconnect=2"]
+        arguments += ["-device", "ipmi-bmc-extern,id=bmc0,chardev=bmc0wire"]
+        arguments += ["-device", "isa-ipmi-kcs,bmc=bmc0,ioport=0xca2,irq=5"]
     arguments += spec.qemu_arguments
     rows = "".join(f"<qemu:arg value={quoteattr(argument)}/>" for argument in arguments)
     return f"<qemu:commandline>{rows}</qemu:commandline>"
@@ -294,6 +344,7 @@ def to_json(spec: MachineSpec) -> dict[str, Any]:
         "memory_mib": spec.memory_mib,
         "cpus": spec.cpus,
         "segment": spec.segment,
+        "bmc": spec.bmc,
         "qemu_arguments": list(spec.qemu_arguments),
     }
 
@@ -307,6 +358,7 @@ def from_json(row: dict[str, Any]) -> MachineSpec:
             "nics": tuple(Nic(Mac(mac), model, Segment(segment)) for mac, model, segment in row["nics"]),
             "disks": tuple(Disk(serial, Bus(bus), size) for serial, bus, size in row["disks"]),
             "segment": Segment(row["segment"]),
+            "bmc": BmcKind(row["bmc"]),
             "qemu_arguments": tuple(row["qemu_arguments"]),
         }
     )

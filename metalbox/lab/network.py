@@ -4,6 +4,7 @@
     site   eth0 192.0.2.2 on br0: the site's own DHCP server
     relay  eth0 192.0.2.254 on br0, eth1 198.51.100.1 on br1: a router with a DHCP relay
     rival  eth0 192.0.2.3 on br0: a second, unwanted ProxyDHCP server
+    bmc    a port 192.0.2.11 and up on br0 for each management processor
 
 The addresses are those for documentation (RFC 5737); all links are made inside the namespaces.
 """
@@ -18,6 +19,7 @@ from pathlib import Path
 
 from metalbox.errors import StartError
 from metalbox.lab.machines import Segment
+from metalbox.machine import Mac
 
 LAB_SUBNET = IPv4Network("192.0.2.0/24")
 RELAYED_SUBNET = IPv4Network("198.51.100.0/24")
@@ -27,6 +29,7 @@ SITE = IPv4Address("192.0.2.2")
 RIVAL = IPv4Address("192.0.2.3")
 RELAY = IPv4Address("192.0.2.254")
 RELAYED_ROUTER = IPv4Address("198.51.100.1")
+FIRST_BMC = IPv4Address("192.0.2.11")
 # A bridge without a fixed address takes the lowest of its ports', and changes it whenever a machine is switched on.
 BRIDGE_MAC = "02:00:00:00:00:01"
 RELAYED_BRIDGE_MAC = "02:00:00:00:00:02"
@@ -112,6 +115,21 @@ def attach(lab: str, other: str, number: int, address: IPv4Address) -> None:
         f"link set port{number} master {BRIDGES[Segment.LOCAL]} up",
     )
     _batch(other, f"address add {address}/{LAB_SUBNET.prefixlen} dev eth0", "link set eth0 up")
+
+
+def attach_bmcs(lab: str, other: str, ports: Sequence[tuple[IPv4Address, Mac]]) -> None:
+    """Plug a new namespace into the local bridge once for each management processor, which has its own MAC."""
+    create(other)
+    # All ports are on one wire: each answers for its own address only (arp_ignore, arp_announce: kernel's ip-sysctl).
+    run(inside(other, ["sysctl", "-qw", "net.ipv4.conf.all.arp_ignore=1", "net.ipv4.conf.all.arp_announce=2"]))
+    run(inside(other, ["sysctl", "-qw", "net.ipv6.conf.default.disable_ipv6=1"]), check=False)
+    near, far = [], []
+    for place, (address, mac) in enumerate(ports):
+        near.append(f"link add bmc{place} type veth peer name eth{place} address {mac} netns {other}")
+        near.append(f"link set bmc{place} master {BRIDGES[Segment.LOCAL]} up")
+        far += [f"address add {address}/{LAB_SUBNET.prefixlen} dev eth{place}", f"link set eth{place} up"]
+    _batch(lab, *near)
+    _batch(other, *far)
 
 
 def build_relayed(lab: str, relay: str) -> None:

@@ -24,7 +24,8 @@ from typing import Any, Literal, TypeVar
 
 from metalbox.config import Mode
 from metalbox.errors import MetalboxError, NotFound, Refused, StartError, TimedOut
-from metalbox.lab import machines, network, processes, record, requirements, site_dhcp
+from metalbox.lab import bmcs, machines, network, processes, record, requirements, site_dhcp
+from metalbox.lab.bmcs import Bmc, Bmcs
 from metalbox.lab.hypervisor import Hypervisor, tail
 from metalbox.lab.machines import MachineSpec, Segment
 from metalbox.lab.network import Fault
@@ -79,6 +80,7 @@ class Rack:
     def _use(self, known: Record) -> None:
         self.record = known
         self.hypervisor = Hypervisor(known)
+        self.bmcs = Bmcs(known, self.hypervisor)
         self.service: Metalbox | Reference | None = None
         if self.service_kind == "metalbox":
             document = configuration(
@@ -123,6 +125,9 @@ class Rack:
         is left.
         """
         self._check()
+        self.machines, sentences = bmcs.possible(self.machines)
+        for sentence in sentences:
+            say(f"BMCs        {sentence}")
         self.directory.mkdir(parents=True, exist_ok=True)
         with record.locked(self.directory):
             if (known := Record.load(self.directory)) and known.is_running:
@@ -183,10 +188,19 @@ class Rack:
         if self.machines:
             say("libvirt     private libvirtd; the first start asks QEMU what it can do, some seconds")
             self.hypervisor.start()
-            for spec in self.machines:
-                self.hypervisor.define(spec)
+            self._define(say)
         self.record.is_complete = True
         self.record.save()
+
+    def _define(self, say: Callable[[str], None]) -> None:
+        table = self.bmcs.prepare(self.machines)
+        for spec in self.machines:
+            self.hypervisor.define(spec, kcs=table[spec.name].kcs if spec.name in table else "")
+        if table:
+            kinds = [bmc.kind for bmc in table.values()]
+            counts = ", ".join(f"{kinds.count(kind)} {kind}" for kind in dict.fromkeys(kinds))
+            say(f"BMCs        {counts}, at {network.FIRST_BMC} and up; `metalbox lab status` has their accounts")
+            self.bmcs.start(self.machines)
 
     def _settings(self) -> dict[str, Any]:
         return {
@@ -242,8 +256,7 @@ class Rack:
     def power_on(self, name: str) -> None:
         """Switch a machine on and tell the service, for its timeline."""
         spec = self.spec(name)
-        self._console_start[spec.name] = _size(machines.console_path(self.directory, spec))
-        self.powered_on_at[spec.name] = time.time()
+        self.watch(name)
         self.hypervisor.power_on(spec)
         self._note(spec, "switched on by the lab")
 
@@ -254,14 +267,23 @@ class Rack:
     def reset(self, name: str) -> None:
         """Press the reset button and tell the service."""
         spec = self.spec(name)
-        self._console_start[spec.name] = _size(machines.console_path(self.directory, spec))
-        self.powered_on_at[spec.name] = time.time()
+        self.watch(name)
         self.hypervisor.reset(spec)
         self._note(spec, "reset by the lab")
 
     def power(self, name: str) -> str:
         """Whether a machine is "on", "off" or "gone" (its libvirt does not run)."""
         return self.hypervisor.power(self.spec(name))
+
+    def bmc(self, name: str) -> Bmc:
+        """The machine's management processor: kind, address, port, user, password. Raises NotFound."""
+        return self.bmcs.find(self.spec(name).name)
+
+    def watch(self, name: str) -> None:
+        """Begin a boot now for `console` and the waits: someone else (its BMC) is about to switch the machine on."""
+        spec = self.spec(name)
+        self._console_start[spec.name] = _size(machines.console_path(self.directory, spec))
+        self.powered_on_at[spec.name] = time.time()
 
     def console(self, name: str, *, whole: bool = False) -> str:
         """What the machine wrote to its serial console since power-on (`whole`: ever), without control codes."""

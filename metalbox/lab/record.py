@@ -24,9 +24,9 @@ from metalbox.lab import processes
 from metalbox.lab.processes import Process, boot_id
 
 PREFIX = "metalbox-"
-ROLES = ("lab", "site", "relay", "rival")
+ROLES = ("lab", "site", "relay", "rival", "bmc")
 # Everything the lab writes below its folder; a folder with other things in it is left standing with them.
-CONTENTS = ("boot", "consoles", "data", "disks", "libvirt", "logs", "pcaps", "reference")
+CONTENTS = ("bmc", "boot", "consoles", "data", "disks", "libvirt", "logs", "pcaps", "reference")
 FILES = ("rack.json", "rack.json.new", "metalbox.yaml", "metalbox.sock")
 
 

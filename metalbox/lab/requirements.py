@@ -30,6 +30,13 @@ MACHINES = {
 DNSMASQ = {"dnsmasq": "dnsmasq-base"}
 RELAY = {"dhcrelay": "isc-dhcp-relay"}
 FAULTS = {"nft": "nftables"}
+IPMI = {"ipmi_sim": "openipmi"}
+# libvirt's binding is built for Debian's own Python.
+REDFISH = {
+    "/usr/lib/python3/dist-packages/libvirt.py": "python3-libvirt",
+    "openssl": "openssl",
+    "/usr/lib/x86_64-linux-gnu/libvirt/connection-driver/libvirt_driver_storage.so": "libvirt-daemon-driver-storage",
+}
 SBIN = "/usr/local/sbin:/usr/sbin:/sbin"
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
 from typing import Any
@@ -73,3 +74,12 @@ def test_status_of_a_lab_whose_processes_died(
     assert lines[0].split() == ["MACHINE", "FIRMWARE", "MAC", "SERIAL", "POWER", "DISCOVERED"]
     assert lines[1].split()[:5] == ["lab0001", "bios", "52:54:00:6d:00:01", "LAB0001", "gone"]
     assert "service does not answer" in lines[1]
+    (tmp_path / "bmc").mkdir()
+    bmcs = {"lab0001": {"kind": "ipmi", "address": "192.0.2.11", "port": 623, "user": "factory", "password": "pw"}}
+    (tmp_path / "bmc" / "bmcs.json").write_text(json.dumps({k: {**v, "mac": "", "uuid": ""} for k, v in bmcs.items()}))
+    assert main(["lab", "status", "--dir", str(tmp_path)]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].split()[-2:] == ["BMC", "ACCOUNT"]
+    assert lines[1].split()[-4:] == ["ipmi", "192.0.2.11", "factory", "pw"]
+    assert main(["lab", "status", "--dir", str(tmp_path), "-o", "json"]) == 0
+    assert json.loads(capsys.readouterr().out)["machines"][0]["bmc"] == bmcs["lab0001"]

@@ -1,0 +1,249 @@
+"""The machines' management processors: sushy-tools' Redfish emulator and OpenIPMI's ipmi_sim before the rack's libvirt.
+
+Each BMC has a port of its own on the wire (192.0.2.11 for the first machine, and so on), a MAC, and a factory account
+with a random password. One process serves all Redfish BMCs, at http and https; each IPMI BMC is a process of its own at
+UDP port 623, and its machine reaches it through KCS. Users and settings outlive the machine's power cycles. With both
+kinds a boot device holds until it is changed, also when it was set for one boot.
+"""
+
+from __future__ import annotations
+
+import json
+import secrets
+import shlex
+import string
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from ipaddress import IPv4Address
+from pathlib import Path
+from typing import Any
+
+from metalbox.errors import NotFound, StartError
+from metalbox.lab import network, processes, requirements
+from metalbox.lab.hypervisor import Hypervisor, tail
+from metalbox.lab.machines import OVMF, BmcKind, First, MachineSpec, domain_xml
+from metalbox.lab.record import Record, namespace
+from metalbox.lab.services import default_folder
+from metalbox.machine import Mac
+
+IPMI_PROGRAM = Path(__file__).with_name("ipmi_sim.sh")
+REDFISH_PROGRAM = Path(__file__).with_name("redfish_server.py")
+PORTS = {BmcKind.REDFISH: 443, BmcKind.IPMI: 623}
+KCS_PORT = 9002
+USER = "factory"
+# IPMI 1.5 and many BMCs take 16 bytes at most.
+PASSWORD_LENGTH = 16
+START_SECONDS = 30.0
+ALPHABET = string.ascii_letters + string.digits
+
+
+@dataclass(frozen=True, slots=True)
+class Bmc:
+    """One management processor. `uuid` is the machine's, by which Redfish names it."""
+
+    kind: BmcKind
+    address: str
+    port: int
+    user: str
+    password: str = field(repr=False)
+    mac: str
+    uuid: str
+
+    @property
+    def kcs(self) -> str:
+        """Where QEMU finds the far end of the machine's own interface to the BMC, "" when it has none."""
+        return f"{self.address}:{KCS_PORT}" if self.kind is BmcKind.IPMI else ""
+
+
+def python() -> Path:
+    """The Python that has sushy-tools and libvirt's binding; `tools/setup` makes it."""
+    return default_folder("bmc-venv") / "bin" / "python"
+
+
+def missing(kind: BmcKind) -> str:
+    """What a BMC of this kind lacks on this computer, as a clause; "" when nothing."""
+    if kind is BmcKind.IPMI and (packages := requirements.missing(requirements.IPMI)):
+        return f"no IPMI BMCs: run `apt-get install --no-install-recommends {' '.join(packages)}`"
+    if kind is BmcKind.REDFISH:
+        if packages := requirements.missing(requirements.REDFISH):
+            return f"no Redfish BMCs: run `apt-get install --no-install-recommends {' '.join(packages)}`"
+        if not python().exists():
+            return f"no Redfish BMCs: there is no {python()}, which tools/setup makes"
+    return ""
+
+
+def possible(specs: Sequence[MachineSpec]) -> tuple[tuple[MachineSpec, ...], list[str]]:
+    """The machines without those BMCs that cannot be had here, and a sentence for each kind that cannot."""
+    lost = {kind: sentence for kind in {spec.bmc for spec in specs} if (sentence := missing(kind))}
+    kept = tuple(replace(spec, bmc=BmcKind.NONE) if spec.bmc in lost else spec for spec in specs)
+    return kept, sorted(lost.values())
+
+
+def assign(specs: Sequence[MachineSpec]) -> dict[str, Bmc]:
+    """Give every machine that has a BMC its address and a new password, by the machine's name."""
+    found = {}
+    for place, spec in enumerate(specs):
+        if spec.bmc is BmcKind.NONE:
+            continue
+        found[spec.name] = Bmc(
+            kind=spec.bmc,
+            address=str(IPv4Address(int(network.FIRST_BMC) + place)),
+            port=PORTS[spec.bmc],
+            user=USER,
+            password="".join(secrets.choice(ALPHABET) for _ in range(PASSWORD_LENGTH)),
+            mac=str(Mac.from_bytes(bytes((0x02, 0x00, 0x00, 0xBC, place >> 8, place & 0xFF)))),
+            uuid=spec.uuid,
+        )
+    return found
+
+
+class Bmcs:
+    """The BMCs of the rack in `record.directory`."""
+
+    def __init__(self, record: Record, hypervisor: Hypervisor) -> None:
+        self.record = record
+        self.directory = record.directory
+        self.hypervisor = hypervisor
+        self.home = record.directory / "bmc"
+
+    def prepare(self, specs: Sequence[MachineSpec]) -> dict[str, Bmc]:
+        """Write down who has which BMC, and plug them in. Before machines are defined."""
+        table = assign(specs)
+        if table:
+            self.home.mkdir(exist_ok=True)
+            self.home.chmod(0o700)
+            (self.home / "bmcs.json").write_text(
+                json.dumps({name: asdict(bmc) for name, bmc in table.items()}, indent=1)
+            )
+            ports = [(IPv4Address(bmc.address), Mac(bmc.mac)) for bmc in table.values()]
+            network.attach_bmcs(namespace(self.directory), namespace(self.directory, "bmc"), ports)
+        return table
+
+    def load(self) -> dict[str, Bmc]:
+        """Who has which BMC, by the machine's name; nothing when the rack has none."""
+        try:
+            rows = json.loads((self.home / "bmcs.json").read_text())
+        except OSError:
+            return {}
+        return {name: Bmc(**{**row, "kind": BmcKind(row["kind"])}) for name, row in rows.items()}
+
+    def find(self, name: str) -> Bmc:
+        """The BMC of a machine. Raises NotFound."""
+        bmc = self.load().get(name)
+        if bmc is None:
+            raise NotFound(f"{name} has no BMC")
+        return bmc
+
+    def start(self, specs: Iterable[MachineSpec]) -> None:
+        """Start all. Raises StartError with the end of the log of one that does not come up."""
+        table = self.load()
+        for spec in specs:
+            if spec.bmc is BmcKind.IPMI:
+                self._start_ipmi(spec, table[spec.name])
+        redfish = {bmc.address: asdict(bmc) for bmc in table.values() if bmc.kind is BmcKind.REDFISH}
+        if redfish:
+            self._start_redfish(redfish)
+
+    def _start_ipmi(self, spec: MachineSpec, bmc: Bmc) -> None:
+        folder = self.home / spec.name
+        (folder / "state").mkdir(parents=True)
+        for first in First:
+            text = domain_xml(spec, self.directory, network.BRIDGES, first=first, kcs=bmc.kcs)
+            (folder / f"{first}.xml").write_text(text)
+        (folder / "lan").write_text(lan_parameters(bmc))
+        (folder / "sim.conf").write_text(ipmi_config(spec, bmc, folder, self.hypervisor.uri))
+        (folder / "sim.emu").write_text(ipmi_contents())
+        files = ["-c", str(folder / "sim.conf"), "-f", str(folder / "sim.emu"), "-s", str(folder / "state")]
+        self._spawn(f"bmc {spec.name}", ["ipmi_sim", *files, "-n"])
+
+    def _start_redfish(self, bmcs: dict[str, dict[str, Any]]) -> None:
+        # sushy-tools looks here for the machines' disks, and puts images for virtual media here.
+        self.hypervisor.make_pool("default", self.directory / "disks")
+        certificate, key = self.home / "certificate.pem", self.home / "key.pem"
+        self_signed = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"]
+        names = ["-subj", "/CN=bmc.lab.metalbox.invalid", "-addext", _alternative_names(bmcs)]
+        network.run([*self_signed, "-days", "3650", "-out", str(certificate), "-keyout", str(key), *names])
+        settings = {
+            "bmcs": bmcs,
+            "certificate": str(certificate),
+            "key": str(key),
+            "emulator": {
+                "SUSHY_EMULATOR_LIBVIRT_URI": self.hypervisor.uri,
+                "SUSHY_EMULATOR_STATE_DIR": str(self.home / "sushy"),
+                "SUSHY_EMULATOR_BOOT_LOADER_MAP": {
+                    "UEFI": {"x86_64": f"{OVMF}/OVMF_CODE_4M.fd"},
+                    "Legacy": {"x86_64": None},
+                },
+                "SUSHY_EMULATOR_SECURE_BOOT_ENABLED_NVRAM": f"{OVMF}/OVMF_VARS_4M.ms.fd",
+                "SUSHY_EMULATOR_SECURE_BOOT_DISABLED_NVRAM": f"{OVMF}/OVMF_VARS_4M.fd",
+            },
+        }
+        (self.home / "redfish.json").write_text(json.dumps(settings, indent=1))
+        log = self.directory / "logs" / "bmc-redfish.log"
+        server = self._spawn("bmc-redfish", [str(python()), str(REDFISH_PROGRAM), str(self.home / "redfish.json")])
+        deadline = time.monotonic() + START_SECONDS
+        while "serving" not in tail(log, 1000):
+            processes.reap([server])
+            if not server.is_alive or time.monotonic() > deadline:
+                raise StartError(f"the Redfish BMCs did not start; the end of {log}:\n{tail(log)}")
+            time.sleep(0.05)
+
+    def _spawn(self, what: str, argv: list[str]) -> processes.Process:
+        log = self.directory / "logs" / f"{what.replace(' ', '-')}.log"
+        started = processes.spawn(network.inside(namespace(self.directory, "bmc"), argv), what=what, log=log)
+        self.record.add(started)
+        return started
+
+
+def _alternative_names(addresses: Iterable[str]) -> str:
+    return "subjectAltName=" + ",".join(f"IP:{address}" for address in addresses)
+
+
+def lan_parameters(bmc: Bmc) -> str:
+    """The network settings that ipmi_sim tells to those who ask, also from inside the machine."""
+    rows = {
+        "ip_addr": bmc.address,
+        "ip_addr_src": "static",
+        "mac_addr": bmc.mac,
+        "subnet_mask": network.LAB_SUBNET.netmask,
+        "default_gw_ip_addr": network.SERVER,
+        "default_gw_mac_addr": network.BRIDGE_MAC,
+        "backup_gw_ip_addr": "0.0.0.0",
+        "backup_gw_mac_addr": "00:00:00:00:00:00",
+    }
+    return "".join(f"{name}:{value}\n" for name, value in rows.items())
+
+
+def ipmi_config(spec: MachineSpec, bmc: Bmc, folder: Path, uri: str) -> str:
+    """ipmi_sim's settings (ipmi_lan(5)): LAN as channel 1, KCS, one account, and what drives the machine."""
+    program = ["sh", str(IPMI_PROGRAM)]
+    chassis = shlex.join([*program, "chassis", spec.name, uri, str(folder)])
+    lan = shlex.join([*program, "lan", str(folder / "lan")])
+    authentication = "none md2 md5 straight"
+    return f"""name "{spec.name}"
+set_working_mc 0x20
+  startlan 1
+    addr {bmc.address} {bmc.port}
+    priv_limit admin
+    allowed_auths_callback {authentication}
+    allowed_auths_user {authentication}
+    allowed_auths_operator {authentication}
+    allowed_auths_admin {authentication}
+    guid {bmc.uuid.replace("-", "")}
+    lan_config_program "{lan}"
+  endlan
+  serial kcs {bmc.address} {KCS_PORT} codec VM
+  chassis_control "{chassis}"
+  user 1 false "" "" user 10 {authentication}
+  user 2 true "{bmc.user}" "{bmc.password}" admin 10 {authentication}
+"""
+
+
+def ipmi_contents() -> str:
+    """What is inside of the BMC: itself, an event log of 1000 records."""
+    return """mc_setbmc 0x20
+mc_add 0x20 0 no-device-sdrs 0x23 9 8 0x9f 0x1291 0xf02 persist_sdr
+sel_enable 0x20 1000 0x0a
+mc_enable 0x20
+"""
