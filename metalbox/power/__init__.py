@@ -63,14 +63,15 @@ class Endpoint:
     """Where and how a machine's power is reached: one row of the inventory, everything a driver needs to be made.
 
     `address` is an IP address or host name, with the libvirt driver the domain and with wol the machine's MAC; `port` 0
-    is the driver's default; which `settings` a driver reads stands in its row of DRIVERS.
+    is the driver's default; which `settings` a driver reads stands in its row of DRIVERS. With wol the password is the
+    SecureOn password, six bytes written like a MAC.
     """
 
     driver: str
     address: str
     port: int = 0
     credentials: Credentials | None = None
-    settings: Mapping[str, str] = field(default_factory=dict, hash=False)
+    settings: Mapping[str, str] = field(default_factory=dict, hash=False, repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,6 +117,7 @@ class BmcInventory:
     macs: tuple[Mac, ...] = ()
     firmware: str = ""  # version of the BMC's own firmware
     bmc_mac: Mac | None = None
+    bios: str = ""  # version of the machine's firmware
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,6 +190,7 @@ class Power(Protocol):
 
     async def close(self) -> None:
         """Give sessions and sockets back; fine when done already, never raises."""
+        return
 
     def unable(self, what: str) -> BmcNotSupported:
         """The error that says this driver can not do `what` (an infinitive)."""
@@ -217,8 +220,9 @@ DRIVERS: Mapping[str, Driver] = {
             wants_credentials=True,
             settings={
                 "scheme": "https (default) or http",
-                "system": "path of the system where the service has several, such as /redfish/v1/Systems/1",
-                "verify": "no (default), yes, or the path of a CA file to check the certificate against",
+                "system": "path, Id, serial or UUID of the system, where the service has several",
+                "verify": "no (default), yes, the path of a CA file, or sha256:<fingerprint of the certificate>",
+                "auth": "auto (default: a session where the service has them), session or basic",
             },
         ),
         Driver(
@@ -247,7 +251,6 @@ DRIVERS: Mapping[str, Driver] = {
             settings={
                 "broadcast": "where the packet goes; default 255.255.255.255",
                 "interface": "the network interface to send from; default by the routing table",
-                "secureon": "the SecureOn password, written like a MAC; kept with the secrets",
             },
         ),
         Driver(
