@@ -44,6 +44,8 @@ LAYERS: tuple[tuple[str, int], ...] = (
     ("metalbox.build", 2),
     ("metalbox.power.polite", 3),  # queues, retries and remembers what the drivers do not
     ("metalbox.power.patrol", 3),
+    ("metalbox.power.breaker", 1),
+    ("metalbox.power.stagger", 1),
     ("metalbox.power", 2),
     ("metalbox.machine", 0),
     ("metalbox.errors", 0),
