@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from metalbox.errors import NotFound, StartError
-from metalbox.lab import network, processes, requirements
+from metalbox.lab import ipmi_contents, network, processes, requirements
 from metalbox.lab.hypervisor import Hypervisor, tail
 from metalbox.lab.machines import OVMF, BmcKind, First, MachineSpec, domain_xml
 from metalbox.lab.record import Record, namespace
@@ -153,7 +153,7 @@ class Bmcs:
             (folder / f"{first}.xml").write_text(text)
         (folder / "lan").write_text(lan_parameters(bmc))
         (folder / "sim.conf").write_text(ipmi_config(spec, bmc, folder, self.hypervisor.uri))
-        (folder / "sim.emu").write_text(ipmi_contents())
+        (folder / "sim.emu").write_text(ipmi_contents.commands(spec))
         files = ["-c", str(folder / "sim.conf"), "-f", str(folder / "sim.emu"), "-s", str(folder / "state")]
         self._spawn(f"bmc {spec.name}", ["ipmi_sim", *files, "-n"])
 
@@ -230,20 +230,11 @@ set_working_mc 0x20
     allowed_auths_user {authentication}
     allowed_auths_operator {authentication}
     allowed_auths_admin {authentication}
-    guid {bmc.uuid.replace("-", "")}
+    guid {ipmi_contents.guid(bmc.uuid)}
     lan_config_program "{lan}"
   endlan
   serial kcs {bmc.address} {KCS_PORT} codec VM
   chassis_control "{chassis}"
   user 1 false "" "" user 10 {authentication}
   user 2 true "{bmc.user}" "{bmc.password}" admin 10 {authentication}
-"""
-
-
-def ipmi_contents() -> str:
-    """What is inside of the BMC: itself, an event log of 1000 records."""
-    return """mc_setbmc 0x20
-mc_add 0x20 0 no-device-sdrs 0x23 9 8 0x9f 0x1291 0xf02 persist_sdr
-sel_enable 0x20 1000 0x0a
-mc_enable 0x20
 """

@@ -22,7 +22,8 @@ from metalbox.lab.machines import BmcKind, Bus, Disk, Firmware, MachineSpec, com
 from metalbox.lab.rack import Rack
 from metalbox.lab.record import Record, namespace
 
-IPMI = Bmc(BmcKind.IPMI, "192.0.2.11", 623, "factory", "s3cret", "02:00:00:bc:00:00", "0-1-2")
+UUID = "f2b1de8f-e12a-5028-8198-2a88a09e820d"
+IPMI = Bmc(BmcKind.IPMI, "192.0.2.11", 623, "factory", "s3cret", "02:00:00:bc:00:00", UUID)
 
 
 def test_every_firmware_gets_both_kinds_of_bmc() -> None:
@@ -214,6 +215,8 @@ def test_ipmitool_drives_a_machine_and_firmware_obeys(place: Path) -> None:
     settings = ipmitool(rack, "lab0001", "lan", "print", "1")
     assert rack.bmc("lab0001").address in settings
     assert rack.bmc("lab0001").mac in settings
+    assert "Product Serial        : LAB0001" in ipmitool(rack, "lab0001", "fru")
+    assert "CPU Temp         | 41 degrees C      | ok" in ipmitool(rack, "lab0001", "sdr")
     for device, seen in (("disk", "Booting from Hard Disk"), ("pxe", "iPXE initialising devices")):
         assert ipmitool(rack, "lab0001", "chassis", "bootdev", device) == f"Set Boot Device to {device}"
         rack.watch("lab0001")
