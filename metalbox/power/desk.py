@@ -50,8 +50,8 @@ GRACE_SECONDS = 0.25
 # A command that does not even end when cancelled keeps its desk closed for this long; then we go on without it.
 STUCK_SECONDS = 600.0
 CLOSE_SECONDS = 2.0
-# A slow BMC is not a dead one: after each timeout in a row it gets twice the time, up to this many times.
-MOST_PATIENCE = 4.0
+# A slow BMC is not a dead one: after a timeout it gets this many times as long.
+PATIENCE = 2.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,12 +129,23 @@ class Desk:
         return None
 
     async def do(
-        self, link: Link, call: Callable[[Power], Awaitable[T]], *, verb: str, seconds: float, insist: bool = False
+        self,
+        link: Link,
+        call: Callable[[Power], Awaitable[T]],
+        *,
+        verb: str,
+        seconds: float,
+        insist: bool = False,
+        force: bool = False,
     ) -> T:
-        """Wait for the turn, send one command, wait at most `seconds` for the answer. Raises PowerError."""
+        """Wait for the turn, send one command, wait at most `seconds` for the answer. Raises PowerError.
+
+        `insist` and `force`: whether a breaker that is open is asked mildly or not at all.
+        """
         async with self._lock:
             # Asked again here: what waited behind a command that hung need not hang as well.
-            if (refusal := self.allows(link, verb, insist=insist)) is not None:
+            refusal = None if force else self.allows(link, verb, insist=insist)
+            if refusal is not None:
                 self.counters["not asked"] += 1
                 raise refusal
             self._refuse_while_stuck()
@@ -165,7 +176,7 @@ class Desk:
     async def _bounded(self, link: Link, call: Callable[[Power], Awaitable[T]], verb: str, seconds: float) -> T:
         breaker = self.breaker(link)
         if breaker.code == "hung":
-            seconds *= min(MOST_PATIENCE, 2.0**breaker.failures)
+            seconds *= PATIENCE
         task: asyncio.Future[T] = asyncio.ensure_future(_called(link, call))
         try:
             await asyncio.wait({task}, timeout=seconds)

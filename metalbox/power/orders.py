@@ -43,6 +43,10 @@ WANTED: Mapping[Write, PowerState] = {
 }
 
 
+# Drivers that cannot read the state and cannot act against it: a person looks, and Wake-on-LAN only wakes.
+BLIND = frozenset({"none", "wol"})
+
+
 @dataclass(frozen=True, slots=True)
 class PowerOrder:
     """An order. `boot` is set before the machine starts; `labels` are what power-ons are budgeted by.

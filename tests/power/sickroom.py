@@ -31,6 +31,7 @@ class Box:
     override: Override = field(default_factory=Override)
     lag: float = 0.0
     latency: float = 0.01
+    stubborn: float = 600.0  # how long a command that is STUBBORN does not end
     lies: dict[str, bool] = field(default_factory=dict)  # by driver
     deaf: bool = False  # its operating system does not listen to graceful stops
     sticky: bool = False  # every override stays
@@ -83,7 +84,7 @@ class SickPower(Power):
             if fault == NEVER:
                 await asyncio.Event().wait()
             if fault == STUBBORN:
-                await _stubborn(600.0)
+                await _stubborn(box.stubborn)
             return fault
         finally:
             box.flights -= 1
