@@ -2,16 +2,18 @@
 
 Each BMC has a port of its own on the wire (192.0.2.11 for the first machine, and so on), a MAC, and a factory account
 with a random password. One process serves all Redfish BMCs, at http and https; each IPMI BMC is a process of its own at
-UDP port 623, and its machine reaches it through KCS. Users and settings outlive the machine's power cycles. With both
-kinds a boot device holds until it is changed, also when it was set for one boot.
+UDP port 623 that also has the machine's KCS and serial port. Users and settings outlive the machine's power cycles.
+With both kinds a boot device holds until it is changed, also when it was set for one boot.
 """
 
 from __future__ import annotations
 
 import json
+import os
 import secrets
 import shlex
 import string
+import sys
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -22,15 +24,17 @@ from typing import Any
 from metalbox.errors import NotFound, StartError
 from metalbox.lab import ipmi_contents, network, processes, requirements
 from metalbox.lab.hypervisor import Hypervisor, tail
-from metalbox.lab.machines import OVMF, BmcKind, First, MachineSpec, domain_xml
+from metalbox.lab.machines import KCS_PORT, OVMF, SERIAL_PORT, BmcKind, First, MachineSpec, domain_xml
+from metalbox.lab.processes import Process
 from metalbox.lab.record import Record, namespace
-from metalbox.lab.services import default_folder
+from metalbox.lab.services import ROOT, default_folder
 from metalbox.machine import Mac
 
 IPMI_PROGRAM = Path(__file__).with_name("ipmi_sim.sh")
 REDFISH_PROGRAM = Path(__file__).with_name("redfish_server.py")
 PORTS = {BmcKind.REDFISH: 443, BmcKind.IPMI: 623}
-KCS_PORT = 9002
+# The BMC's own end of the machine's serial line.
+SOL_PORT = 9003
 USER = "factory"
 # IPMI 1.5 and many BMCs take 16 bytes at most.
 PASSWORD_LENGTH = 16
@@ -51,9 +55,9 @@ class Bmc:
     uuid: str
 
     @property
-    def kcs(self) -> str:
-        """Where QEMU finds the far end of the machine's own interface to the BMC, "" when it has none."""
-        return f"{self.address}:{KCS_PORT}" if self.kind is BmcKind.IPMI else ""
+    def ipmi(self) -> str:
+        """As for `domain_xml`."""
+        return self.address if self.kind is BmcKind.IPMI else ""
 
 
 def python() -> Path:
@@ -138,6 +142,8 @@ class Bmcs:
     def start(self, specs: Iterable[MachineSpec]) -> None:
         """Start all. Raises StartError with the end of the log of one that does not come up."""
         table = self.load()
+        if lines := [bmc.address for bmc in table.values() if bmc.kind is BmcKind.IPMI]:
+            self._start_hub(lines)
         for spec in specs:
             if spec.bmc is BmcKind.IPMI:
                 self._start_ipmi(spec, table[spec.name])
@@ -145,11 +151,18 @@ class Bmcs:
         if redfish:
             self._start_redfish(redfish)
 
+    def _start_hub(self, addresses: Iterable[str]) -> None:
+        words = [word for address in addresses for word in (address, str(SOL_PORT), str(SERIAL_PORT))]
+        path = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH", ""))))
+        argv = ["env", f"PYTHONPATH={path}", sys.executable, "-m", "metalbox.lab.serial_hub", *words]
+        # ipmi_sim tries to reach it once, at its own start.
+        self._wait_serving(self._spawn("bmc serial lines", argv))
+
     def _start_ipmi(self, spec: MachineSpec, bmc: Bmc) -> None:
         folder = self.home / spec.name
         (folder / "state").mkdir(parents=True)
         for first in First:
-            text = domain_xml(spec, self.directory, network.BRIDGES, first=first, kcs=bmc.kcs)
+            text = domain_xml(spec, self.directory, network.BRIDGES, first=first, ipmi=bmc.ipmi)
             (folder / f"{first}.xml").write_text(text)
         (folder / "lan").write_text(lan_parameters(bmc))
         (folder / "sim.conf").write_text(ipmi_config(spec, bmc, folder, self.hypervisor.uri))
@@ -180,20 +193,27 @@ class Bmcs:
             },
         }
         (self.home / "redfish.json").write_text(json.dumps(settings, indent=1))
-        log = self.directory / "logs" / "bmc-redfish.log"
-        server = self._spawn("bmc-redfish", [str(python()), str(REDFISH_PROGRAM), str(self.home / "redfish.json")])
-        deadline = time.monotonic() + START_SECONDS
-        while "serving" not in tail(log, 1000):
-            processes.reap([server])
-            if not server.is_alive or time.monotonic() > deadline:
-                raise StartError(f"the Redfish BMCs did not start; the end of {log}:\n{tail(log)}")
-            time.sleep(0.05)
+        argv = [str(python()), str(REDFISH_PROGRAM), str(self.home / "redfish.json")]
+        self._wait_serving(self._spawn("bmc redfish", argv))
 
-    def _spawn(self, what: str, argv: list[str]) -> processes.Process:
-        log = self.directory / "logs" / f"{what.replace(' ', '-')}.log"
-        started = processes.spawn(network.inside(namespace(self.directory, "bmc"), argv), what=what, log=log)
+    def _log(self, what: str) -> Path:
+        return self.directory / "logs" / f"{what.replace(' ', '-')}.log"
+
+    def _spawn(self, what: str, argv: list[str]) -> Process:
+        command = network.inside(namespace(self.directory, "bmc"), argv)
+        started = processes.spawn(command, what=what, log=self._log(what))
         self.record.add(started)
         return started
+
+    def _wait_serving(self, process: Process) -> None:
+        """Wait until it has written that it serves."""
+        log = self._log(process.what)
+        deadline = time.monotonic() + START_SECONDS
+        while "serving" not in tail(log, 1000):
+            processes.reap([process])
+            if not process.is_alive or time.monotonic() > deadline:
+                raise StartError(f"{process.what} did not start; the end of {log}:\n{tail(log)}")
+            time.sleep(0.02)
 
 
 def _alternative_names(addresses: Iterable[str]) -> str:
@@ -216,7 +236,7 @@ def lan_parameters(bmc: Bmc) -> str:
 
 
 def ipmi_config(spec: MachineSpec, bmc: Bmc, folder: Path, uri: str) -> str:
-    """ipmi_sim's settings (ipmi_lan(5)): LAN as channel 1, KCS, one account, and what drives the machine."""
+    """ipmi_sim's settings (ipmi_lan(5)): LAN as channel 1, SOL, KCS, one account, and what drives the machine."""
     program = ["sh", str(IPMI_PROGRAM)]
     chassis = shlex.join([*program, "chassis", spec.name, uri, str(folder)])
     lan = shlex.join([*program, "lan", str(folder / "lan")])
@@ -233,6 +253,7 @@ set_working_mc 0x20
     guid {ipmi_contents.guid(bmc.uuid)}
     lan_config_program "{lan}"
   endlan
+  sol "tcp:{bmc.address}:{SOL_PORT}" 115200 history=4000
   serial kcs {bmc.address} {KCS_PORT} codec VM
   chassis_control "{chassis}"
   user 1 false "" "" user 10 {authentication}

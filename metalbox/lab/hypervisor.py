@@ -91,14 +91,14 @@ class Hypervisor:
         """How programs outside of its mount namespace reach this libvirt."""
         return f"qemu+unix:///system?socket={quote(str(self.home / 'run' / 'libvirt-sock'))}"
 
-    def define(self, spec: MachineSpec, *, kcs: str = "") -> None:
-        """Make a machine's empty disks and tell libvirt of it (`kcs` as in `domain_xml`); it stays off."""
+    def define(self, spec: MachineSpec, *, ipmi: str = "") -> None:
+        """Make a machine's empty disks and tell libvirt of it (`ipmi` as in `domain_xml`); it stays off."""
         for disk in spec.disks:
             with disk_path(self.directory, spec, disk).open("wb") as file:
                 file.truncate(disk.size)
         console_path(self.directory, spec).touch()
         xml = self.directory / "libvirt" / f"{spec.name}.xml"
-        xml.write_text(domain_xml(spec, self.directory, BRIDGES, kcs=kcs))
+        xml.write_text(domain_xml(spec, self.directory, BRIDGES, ipmi=ipmi))
         self._virsh("define", str(xml), timeout=PROBE_SECONDS)
         self._keep_cache()
 

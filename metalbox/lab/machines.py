@@ -85,6 +85,9 @@ FW_CFG: dict[Firmware, tuple[str, ...]] = {
 # libvirt before 11 knows no NVMe disks, and sushy-tools moves to the front only what libvirt knows. It numbers those
 # from 1, and QEMU refuses to start with two devices at one place.
 LAST_PLACE = 100
+# Where an IPMI BMC serves its machine, at its own address.
+KCS_PORT = 9002
+SERIAL_PORT = 9004
 
 MODELS = (
     ("Fjord Systems", "F110 Gen2"),
@@ -206,19 +209,18 @@ def domain_xml(
     bridges: dict[Segment, str],
     *,
     first: First = First.NETWORK,
-    kcs: str = "",
+    ipmi: str = "",
 ) -> str:
     """Return the libvirt domain of a machine whose files lie under `directory`.
 
-    `kcs` is the "address:port" where its BMC serves the machine's own interface to it.
+    `ipmi` is the address of its IPMI BMC, which has the other ends of its KCS and of its serial port.
     """
+    log = quoteattr(str(console_path(directory, spec)))
     devices = [
         f"<emulator>{QEMU}</emulator>",
         *_disks(spec, directory, first),
         *_nics(spec, bridges, first),
-        f"<serial type='pty'><log file={quoteattr(str(console_path(directory, spec)))} append='on'/>"
-        "<target port='0'/></serial>",
-        "<console type='pty'><target type='serial' port='0'/></console>",
+        f"<serial {_serial_source(ipmi)}<log file={log} append='on'/><target port='0'/></serial>",
         "<memballoon model='none'/>",
     ]
     return "\n".join(
@@ -234,9 +236,19 @@ def domain_xml(
             "<devices>",
             *devices,
             "</devices>",
-            _command_line(spec, directory, first, kcs),
+            _command_line(spec, directory, first, ipmi),
             "</domain>",
         )
+    )
+
+
+def _serial_source(ipmi: str) -> str:
+    """The start of the <serial> element: what is at the line's other end beside the log."""
+    if not ipmi:
+        return "type='pty'>"
+    return (
+        f"type='tcp'><source mode='connect' host='{ipmi}' service='{SERIAL_PORT}'>"
+        "<reconnect enabled='yes' timeout='1'/></source><protocol type='raw'/>"
     )
 
 
@@ -305,7 +317,7 @@ def _nics(spec: MachineSpec, bridges: dict[Segment, str], first: First) -> list[
     ]
 
 
-def _command_line(spec: MachineSpec, directory: Path, first: First, kcs: str) -> str:
+def _command_line(spec: MachineSpec, directory: Path, first: First, ipmi: str) -> str:
     # libvirt wants its own UUID of a domain to be unique; the machine's may be a copy, as with some boards.
     arguments = ["-smbios", f"type=1,uuid={spec.uuid}"]
     bus = "pci.0" if spec.firmware is Firmware.BIOS else "pcie.0"
@@ -319,9 +331,8 @@ def _command_line(spec: MachineSpec, directory: Path, first: First, kcs: str) ->
             where = f"bus={bus},addr={FIRST_OWN_SLOT + place:#x}"
             order = LAST_PLACE + place if spec.bmc is BmcKind.REDFISH else _disk_order(place, first)
             arguments += ["-device", f"nvme,serial={disk.serial},drive=nvme{place},bootindex={order},{where}"]
-    if kcs:
-        host, _, port = kcs.rpartition(":")
-        arguments += ["-chardev", f"socket,id=bmc0wire,host={host},port={port},reconnect=2"]
+    if ipmi:
+        arguments += ["-chardev", f"socket,id=bmc0wire,host={ipmi},port={KCS_PORT},reconnect=2"]
         arguments += ["-device", "ipmi-bmc-extern,id=bmc0,chardev=bmc0wire"]
         arguments += ["-device", "isa-ipmi-kcs,bmc=bmc0,ioport=0xca2,irq=5"]
     arguments += spec.qemu_arguments

@@ -195,7 +195,7 @@ class Rack:
     def _define(self, say: Callable[[str], None]) -> None:
         table = self.bmcs.prepare(self.machines)
         for spec in self.machines:
-            self.hypervisor.define(spec, kcs=table[spec.name].kcs if spec.name in table else "")
+            self.hypervisor.define(spec, ipmi=table[spec.name].ipmi if spec.name in table else "")
         if table:
             kinds = [bmc.kind for bmc in table.values()]
             counts = ", ".join(f"{kinds.count(kind)} {kind}" for kind in dict.fromkeys(kinds))

@@ -78,13 +78,12 @@ def test_two_bmcs_cannot_speak_of_one_machine() -> None:
 def test_the_disk_comes_first_when_asked() -> None:
     disks = (Disk("N", Bus.NVME), Disk("S", Bus.SATA))
     (spec,) = complete([MachineSpec(bmc=BmcKind.IPMI, disks=disks)])
-    text = machines.domain_xml(
-        spec, Path("/lab"), {spec.segment: "br0"}, first=machines.First.DISK, kcs="192.0.2.11:9002"
-    )
+    text = machines.domain_xml(spec, Path("/lab"), {spec.segment: "br0"}, first=machines.First.DISK, ipmi="192.0.2.11")
     assert "bootindex=1," in text
     assert "<boot order='2'/></disk>" in text
     assert "<boot order='3'/></interface>" in text
     assert "socket,id=bmc0wire,host=192.0.2.11,port=9002,reconnect=2" in text
+    assert "<serial type='tcp'><source mode='connect' host='192.0.2.11' service='9004'>" in text
 
 
 def test_ipmi_sim_is_told_of_the_account_and_of_what_drives_the_machine() -> None:
@@ -184,11 +183,14 @@ def place() -> Iterator[Path]:
     folder.rmdir()
 
 
-def ipmitool(rack: Rack, name: str, *words: str) -> str:
+def client(rack: Rack, name: str, *words: str) -> list[str]:
     bmc = rack.bmc(name)
-    # Without -C the client waits 10 s for a list of cipher suites that ipmi_sim does not give.
-    argv = ["ipmitool", "-I", "lanplus", "-C", "3", "-H", bmc.address, "-U", bmc.user, "-P", bmc.password, *words]
-    done = rack.exec("lab", argv, timeout=30)
+    # Without -C ipmitool waits 10 s for a list of cipher suites that ipmi_sim does not give.
+    return ["ipmitool", "-I", "lanplus", "-C", "3", "-H", bmc.address, "-U", bmc.user, "-P", bmc.password, *words]
+
+
+def ipmitool(rack: Rack, name: str, *words: str) -> str:
+    done = rack.exec("lab", client(rack, name, *words), timeout=30)
     return (done.stdout + done.stderr).strip()
 
 
@@ -225,8 +227,11 @@ def test_ipmitool_drives_a_machine_and_firmware_obeys(place: Path) -> None:
         assert rack.power("lab0001") == "on"
         assert ipmitool(rack, "lab0001", "power", "off") == "Chassis Power Control: Down/Off"
         assert rack.power("lab0001") == "off"
-    assert "Force PXE" in ipmitool(rack, "lab0001", "chassis", "bootparam", "get", "5")
+    with_history = "(sleep 2) | timeout 8 " + " ".join(client(rack, "lab0001", "sol", "activate"))
     ipmitool(rack, "lab0001", "power", "on")
+    rack.wait_console("lab0001", "iPXE initialising devices", 60)
+    assert "iPXE initialising devices" in rack.exec("lab", ["sh", "-c", with_history]).stdout
+    assert "Force PXE" in ipmitool(rack, "lab0001", "chassis", "bootparam", "get", "5")
     (place / "rack.json").unlink()  # as after a crash at the worst moment
     record.remove(place)
     assert left(place) == []
