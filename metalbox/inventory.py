@@ -49,7 +49,9 @@ def hello(store: Store, document: Any, address: str, now: float) -> Machine | No
     with store.transaction():
         who = Identity.of(word.uuid, word.serial, "", word.macs, word.boot_id)
         machine = choose(who, _candidates(store, who), now)
-        if machine is not None:
+        # With other cards in it this may be the machine, or its twin: only the report tells, and must not find that we
+        # have just called the machine of before alive.
+        if machine is not None and (machine.boot_id == word.boot_id or set(word.macs) & set(machine.macs)):
             store.machines.saw(machine.id, now)
             if address and address != machine.address:
                 store.machines.set_address(machine.id, address)

@@ -122,6 +122,14 @@ def test_new_cards_new_board_and_both_byte_orders_are_the_same_machine(store: St
     assert inventory.find(store, "abc1234").macs == (D, C, B, A)
 
 
+def test_all_cards_exchanged_and_hello_said_before_the_report(store: Store) -> None:
+    first = report(store, small(A, boot_id="b1", uuid=UUID, serial="ABC1234"), 100.0).machine
+    word = {"boot_id": "b2", "macs": [B], "uuid": UUID, "serial": "ABC1234", "uptime_seconds": 4.0}
+    inventory.hello(store, word, "192.0.2.101", 1000.0)
+    done = report(store, small(B, boot_id="b2", uuid=UUID, serial="ABC1234"), 1001.0)
+    assert (done.machine.id, done.is_new, done.machine.conflict) == (first.id, False, "")
+
+
 def test_machines_with_placeholders_are_told_apart_by_their_ports(store: Store) -> None:
     one = report(store, small(A, boot_id="b1", uuid=PLACEHOLDER, serial="Default string"), 100.0)
     two = report(store, small(B, boot_id="b2", uuid=PLACEHOLDER, serial="Default string"), 101.0)
