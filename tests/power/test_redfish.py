@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import shutil
 import socket
 import subprocess
 import sys
@@ -41,7 +42,7 @@ from metalbox.power import (
 from metalbox.power.redfish import THREADS, Redfish
 from tests.power.contract import Contract, Peer
 from tests.power.redfish_service import PASSWORD, USER, Answer, Service, error, make_certificate, plain_tree, running
-from tests.power.test_libvirt import Virsh, keep_definition, uri
+from tests.power.test_libvirt import Virsh, keep_definition, uri, virsh
 
 SYSTEM = "/redfish/v1/Systems/1"
 RESET = f"{SYSTEM}/Actions/ComputerSystem.Reset"
@@ -455,6 +456,7 @@ class Emulator:
     rack: Rack
     port: int
     folder: Path
+    silent: socket.socket
 
     def curl(self, path: str) -> dict[str, Any]:
         """What another client is told."""
@@ -511,14 +513,15 @@ def emulator() -> Iterator[Emulator]:
         rack.up()
         for spec in rack.machines:
             keep_definition(rack, spec.name)
-        emulator = Emulator(rack, free_port(), folder)
-        process = start_emulator(rack, folder, emulator.port)
-        try:
-            rack.wait_until(lambda: _answers(emulator), 60, "the emulator to answer")
-            yield emulator
-        finally:
-            process.terminate()
-            process.wait(20)
+        with socket.create_server(("127.0.0.1", 0)) as silent:
+            emulator = Emulator(rack, free_port(), folder, silent)
+            process = start_emulator(rack, folder, emulator.port)
+            try:
+                rack.wait_until(lambda: _answers(emulator), 60, "the emulator to answer")
+                yield emulator
+            finally:
+                process.terminate()
+                process.wait(20)
     finally:
         for spec in rack.machines:
             if rack.power(spec.name) == "on":
@@ -526,6 +529,7 @@ def emulator() -> Iterator[Emulator]:
         rack.down()
         if rack.directory.exists():
             record.remove(rack.directory)
+        shutil.rmtree(folder)
 
 
 def _answers(emulator: Emulator) -> bool:
@@ -545,7 +549,7 @@ class Sushy(Virsh):
     def __init__(self, emulator: Emulator, name: str) -> None:
         super().__init__(emulator.rack, name)
         self.emulator = emulator
-        self.uuid = emulator.rack.spec(name).uuid
+        self.uuid = virsh(emulator.rack, "domuuid", name)
 
     def endpoint(self) -> Endpoint:
         account = Credentials(USER, PASSWORD)
@@ -556,6 +560,10 @@ class Sushy(Virsh):
 
     def unreachable(self) -> Endpoint:
         return replace(self.endpoint(), port=1)
+
+    def hanging(self) -> Endpoint:
+        """A port where connections are made and nothing is said: not even TLS."""
+        return replace(self.endpoint(), port=self.emulator.silent.getsockname()[1])
 
 
 @pytest.mark.root
@@ -570,6 +578,14 @@ class TestSushyTools(Contract):
         with pytest.raises(BmcNotSupported, match="cannot take a boot override back"):
             await power.boot_next(Device.NONE)
         assert peer.first_device() is Device.DISK
+
+    async def test_what_it_can_works_and_the_rest_is_said(self, peer: Peer, power: Power) -> None:
+        """The emulator has a light and sensors and no log: that is known only when it is asked."""
+        await power.identify(1)
+        await power.identify(0)
+        assert {sensor.kind for sensor in await power.sensors()} == {"temperature", "fan"}
+        with pytest.raises(BmcNotSupported, match="no event log"):
+            await power.event_log()
 
     async def test_curl_agrees(self, peer: Sushy, power: Power) -> None:
         path = f"/redfish/v1/Systems/{peer.uuid}"
@@ -586,7 +602,7 @@ class TestSushyTools(Contract):
     async def test_inventory_is_the_machines(self, peer: Sushy, power: Power) -> None:
         spec = peer.emulator.rack.spec(peer.name)
         inventory = await power.inventory()
-        assert inventory.uuid == spec.uuid
+        assert inventory.uuid == peer.uuid
         assert inventory.macs == tuple(nic.mac for nic in spec.nics)
 
     async def test_several_machines_behind_one_service(self, peer: Sushy) -> None:

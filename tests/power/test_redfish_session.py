@@ -252,6 +252,14 @@ def test_silence(service: Service, where: str) -> None:
         Session(access(service, request_seconds=0.3)).get(SYSTEM)
 
 
+@pytest.mark.parametrize("scheme", ["http", "https"])
+def test_a_connection_and_then_silence(scheme: str) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        url = f"{scheme}://127.0.0.1:{silent.getsockname()[1]}"
+        with pytest.raises(BmcHung, match="did not answer"):
+            Session(Access(url, request_seconds=0.3))
+
+
 def test_an_answer_without_end(service: Service) -> None:
     service.faults["GET /redfish/v1"] = Answer(200, {"Id": "x", "Noise": "y" * (9 * 1024 * 1024)})
     with pytest.raises(BmcGarbage):
