@@ -45,7 +45,9 @@ def add_parser(verbs: Any) -> None:
     up.add_argument(
         "--mode", choices=("proxy", "full"), default="proxy", help="beside the site's DHCP server, or as it"
     )
-    up.add_argument(
+    then = up.add_mutually_exclusive_group()
+    then.add_argument("--off", action="store_true", help="leave the machines off, to be switched on through their BMCs")
+    then.add_argument(
         "--wait", type=_seconds, nargs="?", const=WAIT_SECONDS, metavar="SECONDS", help="wait until all are discovered"
     )
     up.add_argument("--boot-files", type=Path, metavar="DIR", help="iPXE binaries (default: var/boot of the checkout)")
@@ -100,9 +102,10 @@ def run_up(args: argparse.Namespace) -> int:
     )
     rack.up(_say)
     for spec in rack.machines:
-        rack.power_on(spec.name)
+        if not args.off:
+            rack.power_on(spec.name)
         disk = ", ".join(f"{d.bus} {output.size(d.size)}" for d in spec.disks)
-        _say(f"on          {spec.name}  {spec.firmware}, {spec.nics[0].model} {spec.mac}, {disk}")
+        _say(f"{'off' if args.off else 'on':11} {spec.name}  {spec.firmware}, {spec.nics[0].model} {spec.mac}, {disk}")
     _say(f"""
 Talk to it:  export METALBOX_SOCKET={rack.directory}/metalbox.sock
              metalbox list; metalbox events -f; metalbox lab status

@@ -36,7 +36,10 @@ def test_where_no_lab_stands(verb: str, tmp_path: Path, as_root: None, capsys: p
     assert f"there is no lab in {tmp_path}" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("words", [["up", "--machines", "65"], ["up", "--wait", "0"], ["up", "--mode", "off"], []])
+@pytest.mark.parametrize(
+    "words",
+    [["up", "--machines", "65"], ["up", "--wait", "0"], ["up", "--mode", "off"], ["up", "--off", "--wait"], []],
+)
 def test_wrong_usage(words: list[str]) -> None:
     with pytest.raises(SystemExit) as stopped:
         main(["lab", *words])
