@@ -12,7 +12,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import TypeVar
 
-from metalbox.errors import BmcGarbage, BmcNotSupported, BmcRefused, BmcWrongPassword, InvalidValue
+from metalbox.errors import BmcGarbage, BmcNotSupported, BmcRefused, BmcWrongPassword, InvalidValue, PowerError
 from metalbox.power import BmcInventory, Device, Endpoint, LogEntry, Mode, Override, Power, Sensor
 from metalbox.power.ipmirecords import read_event_log, read_inventory, read_sensors
 from metalbox.power.ipmisession import Account, Patience, Refusal, Session
@@ -119,9 +119,9 @@ class Ipmi(Power):
             self._turn += 1
             session, self._session = self._session, None
         if session is not None:
-            session.deadline = 0.0
             try:
-                await THREADS.run(session.close, key=f"{session.where} (logout)", seconds=5)
+                with suppress(PowerError):
+                    await THREADS.run(session.close, key=f"{session.where} (logout)", seconds=5)
             finally:
                 session.shut()
 

@@ -400,7 +400,10 @@ class Session(simplesession.Session):  # type: ignore[misc]
 def check_account(account: Account, where: str) -> None:
     """Raise BmcWrongPassword for an account that no IPMI BMC can have, before a byte is sent."""
     for what, text, limit in (("user", account.user, USER_BYTES), ("password", account.password, PASSWORD_BYTES)):
-        size = len(text.encode())
+        try:
+            size = len(text.encode())
+        except UnicodeEncodeError:
+            raise BmcWrongPassword(f"the {what} for {where} contains a half of a character") from None
         if size > limit:
             raise BmcWrongPassword(f"the {what} for {where} has {size} bytes: IPMI takes at most {limit}")
         if "\0" in text:

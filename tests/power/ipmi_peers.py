@@ -166,11 +166,15 @@ Rule = Callable[[bytes, bool], tuple[bytes | None, bytes | None]]
 
 
 class Wire:
-    """A wire between the driver and the BMC at `far` that treats each datagram by `rule`; remembers them all."""
+    """A wire between the driver and the BMC at `far` that treats each datagram by `rule`, and remembers it.
+
+    `copies` is how often each datagram arrives.
+    """
 
     def __init__(self, far: int, rule: Rule) -> None:
         self.rule = rule
         self.seen: list[tuple[bytes, bool]] = []
+        self.copies = 1
         self._far = far
         self._near_socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
         self._near_socket.bind(("127.0.0.1", 0))
@@ -210,10 +214,11 @@ class Wire:
             far.close()
 
     def _give(self, data: bytes, near: tuple[str, int], far: socket.socket, *, to_bmc: bool) -> None:
-        if to_bmc:
-            far.send(data)
-        else:
-            self._near_socket.sendto(data, near)
+        for _ in range(self.copies):
+            if to_bmc:
+                far.send(data)
+            else:
+                self._near_socket.sendto(data, near)
 
 
 def is_in_session(data: bytes) -> bool:

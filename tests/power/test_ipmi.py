@@ -281,6 +281,7 @@ async def test_what_is_too_long_for_ipmi_is_refused_before_a_byte_is_sent() -> N
         (USER, "\u00e9" * 11, "has 22 bytes"),
         ("a-user-of-17-byte", PASSWORD, "the user for .* has 17 bytes: IPMI takes at most 16"),
         (USER, "x\0y", "contains a NUL"),
+        (USER, "\ud800", "half of a character"),
     ):
         driver = connect(endpoint(sink.port, password, user))
         with pytest.raises(BmcWrongPassword, match=said):
