@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from metalbox import timing
+from metalbox import bmcs, timing
 from metalbox.comparison import Change, changes, size
 from metalbox.errors import InvalidValue, NotFound, Refused
 from metalbox.identity import Identity, choose, default_name, in_conflict
@@ -234,6 +234,7 @@ def _report(store: Store, checked: Report, address: str, now: float) -> Reported
     entries += _settle(store, machine.uuid, now)
     if before is not None and before.uuid != machine.uuid:
         entries += _settle(store, before.uuid, now)
+    entries += bmcs.reported(store, machine, now)
     entries += _spent(store, machine, now)
     return Reported(_get(store, machine.id), before is None, tuple(differences), tuple(entries))
 

@@ -20,7 +20,7 @@ from sqlalchemy import (
 )
 
 # Oldest first; the last one is what this metalbox reads and writes. Each has its file in migrations/versions.
-REVISIONS = ("0001",)
+REVISIONS = ("0001", "0002")
 
 metadata = MetaData(
     naming_convention={
@@ -105,4 +105,32 @@ orders = Table(
     Column("verb", String, nullable=False),
     Column("created_at", Double, nullable=False),
     Column("done_at", Double),
+)
+
+# Management processors. `serial` and `uuid` are the machine's, as its BMC or an operator's list tells them; `drivers`
+# are names with commas; `port` 0 is the default of each driver; `sealed` is the password as the vault seals it.
+bmcs = Table(
+    "bmcs",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("machine_id", Integer, ForeignKey("machines.id", ondelete="SET NULL"), index=True),
+    Column("address", String, nullable=False, index=True),
+    Column("port", Integer, nullable=False),
+    Column("drivers", String, nullable=False),
+    Column("mac", String, nullable=False, index=True),
+    Column("vendor", String, nullable=False),
+    Column("model", String, nullable=False),
+    Column("firmware", String, nullable=False),
+    Column("serial", String, nullable=False, index=True),
+    Column("uuid", String, nullable=False, index=True),
+    Column("user", String, nullable=False),
+    Column("sealed", Text, nullable=False),
+    Column("source", String, nullable=False),
+    Column("channel", Integer),
+    Column("first_seen", Double, nullable=False),
+    Column("last_seen", Double, nullable=False),
+    Column("error_code", String, nullable=False),
+    Column("error_text", Text, nullable=False),
+    Column("error_at", Double, nullable=False),
+    Column("facts", Text, nullable=False),
 )

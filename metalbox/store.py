@@ -20,6 +20,7 @@ import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError
 
+from metalbox.bmcrecords import Bmcs
 from metalbox.dhcp.leases import Lease, LeaseState
 from metalbox.entries import Events
 from metalbox.errors import StartError
@@ -45,8 +46,8 @@ def sqlite_url(path: Path) -> str:
 class Store:
     """An open database. Synchronous, and used by one thread at a time.
 
-    `machines` and `events` hold the queries; they are called inside `with store.transaction()`, or by `Database.run`,
-    which makes one transaction of each call.
+    `machines`, `bmcs` and `events` hold the queries; they are called inside `with store.transaction()`, or by
+    `Database.run`, which makes one transaction of each call.
     """
 
     def __init__(self, engine: sa.Engine, connection: sa.Connection, lock: IO[str] | None, shown: str) -> None:
@@ -56,6 +57,7 @@ class Store:
         self.shown = shown
         self.connection = connection
         self.machines = Machines(connection)
+        self.bmcs = Bmcs(connection)
         self.events = Events(connection)
         self._save_lease, self._is_positional = _lease_upsert(connection.dialect)
         connection.commit()

@@ -54,7 +54,8 @@ def test_the_first_report_makes_a_machine(store: Store) -> None:
     assert machine.facts["agent"]["kernel"] == "6.1.0-28-amd64"
     assert texts(store, machine) == [
         "reported for the first time: Dell Inc. PowerEdge R610, 1 processor, 48 GiB memory, 2 disks (1.5 TB),"
-        " 2 network ports, 1 GPU"
+        " 2 network ports, 1 GPU",
+        "a BMC is known now: 192.0.2.200 (52:54:00:00:00:0f), the agent told of it",
     ]
 
 

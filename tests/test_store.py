@@ -14,11 +14,13 @@ from pathlib import Path
 import pytest
 import sqlalchemy as sa
 
+from metalbox.bmcrecords import BmcRecord
 from metalbox.dhcp.leases import Lease, LeaseState
 from metalbox.errors import StartError
-from metalbox.machine import Mac
-from metalbox.schema import metadata
-from metalbox.store import Database, Store, sqlite_url
+from metalbox.machine import Mac, Machine
+from metalbox.records import row_from_machine
+from metalbox.schema import REVISIONS, metadata
+from metalbox.store import MIGRATIONS, Database, Store, sqlite_url
 from metalbox.timeline import Entry, Kind
 from tests.databases import private_postgresql
 
@@ -91,7 +93,7 @@ def test_a_newer_database_is_refused(url: str) -> None:
         store.connection.execute(sa.text("UPDATE alembic_version SET version_num = '9999'"))
     store.close()
     with pytest.raises(
-        StartError, match="was written by a newer metalbox \\(schema 9999, this one knows up to 0001\\)"
+        StartError, match=f"was written by a newer metalbox \\(schema 9999, this one knows up to {REVISIONS[-1]}\\)"
     ):
         Store.open(url)
 
@@ -107,12 +109,46 @@ def test_the_migrations_make_the_schema_that_the_code_speaks(url: str) -> None:
     store.close()
 
 
+def test_a_database_of_the_first_version_is_brought_up_to_date_with_its_rows(url: str) -> None:
+    from alembic import command
+    from alembic.config import Config
+
+    engine = sa.create_engine(url)
+    settings = Config()
+    settings.set_main_option("script_location", str(MIGRATIONS).replace("%", "%%"))
+    with engine.begin() as connection:
+        settings.attributes["connection"] = connection
+        command.upgrade(settings, "0001")
+        assert "bmcs" not in sa.inspect(connection).get_table_names()
+        connection.execute(
+            sa.insert(metadata.tables["machines"]).values(
+                row_from_machine(Machine(0, "one", "discovered", serial="S1"))
+            )
+        )
+        connection.execute(sa.insert(metadata.tables["macs"]).values(mac="52:54:00:00:00:01", machine_id=1, position=0))
+        connection.execute(
+            sa.insert(metadata.tables["events"]).values(
+                id=7, at=1.0, last_at=1.0, count=1, kind="dhcp", mac=None, machine_id=1, text="old", data="{}"
+            )
+        )
+    engine.dispose()
+    for _ in range(2):
+        store = Store.open(url)
+        with store.transaction():
+            found = store.machines.get(1)
+            assert found is not None and (found.name, found.serial, found.macs) == ("one", "S1", ("52:54:00:00:00:01",))
+            assert [entry.text for entry in store.events.all(10)] == ["old"]
+            number = store.bmcs.add(BmcRecord(machine_id=1, address="192.0.2.10", user="root")).id
+            assert [record.id for record in store.bmcs.of_machine(1)][-1] == number
+        version = store.connection.execute(sa.text("SELECT version_num FROM alembic_version")).scalar()
+        store.connection.commit()
+        assert version == REVISIONS[-1]
+        store.close()
+
+
 def test_every_revision_has_its_file_and_stands_in_order() -> None:
     from alembic.config import Config
     from alembic.script import ScriptDirectory
-
-    from metalbox.schema import REVISIONS
-    from metalbox.store import MIGRATIONS
 
     config = Config()
     config.set_main_option("script_location", str(MIGRATIONS))
