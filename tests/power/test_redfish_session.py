@@ -315,6 +315,26 @@ def test_certificates_that_are_not_taken(tls: Service, certificates: tuple[Path,
     assert not tls.requests
 
 
+def test_a_file_without_certificates(tls: Service, tmp_path: Path) -> None:
+    empty = tmp_path / "ca.pem"
+    for text in ("", "no certificate"):
+        empty.write_text(text)
+        with pytest.raises(BmcBadTls, match=r"authorities in .*ca\.pem cannot be read"):
+            Session(access(tls, verify=str(empty)))
+    empty.unlink()
+    with pytest.raises(BmcBadTls, match="cannot be read"):
+        Session(access(tls, verify=str(empty)))
+
+
+def test_a_file_that_was_renewed(tls: Service, certificates: tuple[Path, Path], tmp_path: Path) -> None:
+    authorities = tmp_path / "ca.pem"
+    authorities.write_bytes(certificates[1].with_suffix(".crt").read_bytes())
+    with pytest.raises(BmcBadTls):
+        Session(access(tls, verify=str(authorities)))
+    authorities.write_bytes(certificates[0].with_suffix(".crt").read_bytes())
+    Session(access(tls, verify=str(authorities))).close()
+
+
 def test_tls_where_none_is_spoken(service: Service) -> None:
     with pytest.raises(BmcBadTls, match="does not speak TLS there: set `scheme` to http"):
         Session(access(service, url=service.url.replace("http:", "https:")))
