@@ -42,7 +42,6 @@ class Behaviour:
     needs_etag: bool = False  # PATCH without If-Match is refused; `*` where the service gives no ETag
     can_clear: bool = True  # an override can be taken back
     clear_target: str = ""  # what BootSourceOverrideTarget holds while Disabled is written; "" means None
-    once_becomes_always: bool = False  # Once is taken and stays for every boot
     cd_targets: tuple[str, ...] = ("Cd", "CD/DVD", "UsbCd")  # the first that is offered is a (virtual) CD
     serial_field: str = "SerialNumber"  # which property of the system is the serial that SMBIOS shows
     light_off: str = "Off"  # what IndicatorLED is when nobody looks for the machine
@@ -215,18 +214,14 @@ QUIRKS: tuple[Quirk, ...] = (
         "accepted and ignored.",
         "read in sushy-tools 2.2.0 emulator/main.py and measured",
         vendor=r"^Sushy Emulator$",
-        changes={
-            "once_becomes_always": True,
-            "can_clear": False,
-            "resets_not_used": frozenset({"PowerCycle", "PushPowerButton"}),
-        },
+        changes={"can_clear": False, "resets_not_used": frozenset({"PowerCycle", "PushPowerButton"})},
     ),
     Quirk(
         "kubevirtbmc",
         "Once and Disabled are taken and Continuous is what is set.",
         "https://github.com/kubevirtbmc/kubevirtbmc/issues/165",
         vendor=r"KubeVirt",
-        changes={"once_becomes_always": True, "can_clear": False},
+        changes={"can_clear": False},
     ),
 )
 

@@ -74,7 +74,6 @@ CONTOSO = Identity("Contoso", "3500", "Root Service Joo Janta 200", "1.45")
             EMULATOR,
             ["sushy-tools"],
             Behaviour(
-                once_becomes_always=True,
                 can_clear=False,
                 resets_not_used=frozenset({"PowerCycle", "PushPowerButton"}),
             ),

@@ -18,6 +18,7 @@ from typing import Any
 import pytest
 
 from metalbox.errors import (
+    BmcGarbage,
     BmcHung,
     BmcNotSupported,
     BmcRefused,
@@ -214,6 +215,17 @@ async def test_the_system_that_is_named(named: str) -> None:
         assert await power.is_on() is True
         assert (await power.inventory()).serial == "SN2"
         await power.close()
+
+
+async def test_a_rebooted_bmc_has_forgotten_the_session(service: Service, power: Redfish) -> None:
+    await power.is_on()
+    service.faults["GET .*"] = Answer(raw=b"booting")
+    with pytest.raises(BmcGarbage):
+        await power.is_on()
+    service.faults.clear()
+    service.sessions.clear()
+    assert await power.is_on() is False
+    assert len(service.sessions) == 1
 
 
 async def test_several_systems_and_none_named() -> None:
