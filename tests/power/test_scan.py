@@ -26,7 +26,7 @@ from tests.netns import Namespaces
 
 pytestmark = pytest.mark.root
 
-QUICK = Pace(connect_seconds=1.0, answer_seconds=1.5, udp_seconds=0.3, total_seconds=30.0)
+QUICK = Pace(connect_seconds=1.0, answer_seconds=3.0, udp_seconds=0.3, total_seconds=30.0)
 UUID = "92384634-2938-2342-8820-489239905423"
 ROOT = {
     "@odata.type": "#ServiceRoot.v1_5_0.ServiceRoot",
@@ -307,8 +307,8 @@ async def test_hanging_and_garbage_peers_cost_nobody_else(net: Namespaces, certi
     assert result.found[0] == Found("192.0.2.19", ipmi=True)
     when = {item.found.address: after for after, item in heard if item.found}
     # Two IPMI questions of 0.3 s are what a sound address without IPMI waits for.
-    assert when["192.0.2.20"] < 1.2 and when["192.0.2.21"] < 1.2
-    assert took < 5
+    assert when["192.0.2.20"] < 2 and when["192.0.2.21"] < 2
+    assert took < 8
 
 
 async def test_a_bmc_of_ipmi_1_5_is_asked_the_plain_question(net: Namespaces) -> None:
