@@ -219,6 +219,7 @@ def test_ipmitool_drives_a_machine_and_firmware_obeys(place: Path) -> None:
     assert rack.bmc("lab0001").mac in settings
     assert "Product Serial        : LAB0001" in ipmitool(rack, "lab0001", "fru")
     assert "CPU Temp         | 41 degrees C      | ok" in ipmitool(rack, "lab0001", "sdr")
+    ipmitool(rack, "lab0001", "user", "set", "name", "3", "operator")
     for device, seen in (("disk", "Booting from Hard Disk"), ("pxe", "iPXE initialising devices")):
         assert ipmitool(rack, "lab0001", "chassis", "bootdev", device) == f"Set Boot Device to {device}"
         rack.watch("lab0001")
@@ -227,6 +228,7 @@ def test_ipmitool_drives_a_machine_and_firmware_obeys(place: Path) -> None:
         assert rack.power("lab0001") == "on"
         assert ipmitool(rack, "lab0001", "power", "off") == "Chassis Power Control: Down/Off"
         assert rack.power("lab0001") == "off"
+    assert "operator" in ipmitool(rack, "lab0001", "user", "list", "1"), "accounts outlive power cycles"
     with_history = "(sleep 2) | timeout 8 " + " ".join(client(rack, "lab0001", "sol", "activate"))
     ipmitool(rack, "lab0001", "power", "on")
     rack.wait_console("lab0001", "iPXE initialising devices", 60)
