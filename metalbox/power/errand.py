@@ -70,6 +70,7 @@ class Errand:
         self._boot_set = False
         self._boot_driver = ""
         self._boot_error: PowerError | None = None
+        self._boot_asked: Asked | None = None
 
     async def run(self) -> Outcome:
         """Carry the order out."""
@@ -115,7 +116,7 @@ class Errand:
             await self._set_boot()
             if self._boot_error is not None:
                 raise self._boot_error
-            self._driver = self._boot_driver
+            self._driver, self._asked = self._boot_driver, self._boot_asked
             return
         admitted = False
         while True:
@@ -124,7 +125,7 @@ class Errand:
             self._reader = next((link for link in self._links if link.driver == reader.driver), None)
             if self._state is PowerState.UNKNOWN:
                 self._links = self._blind_links()
-            write = next_write(self._order.verb, self._state, self._sent)
+            write = next_write(self._order.verb, self._planned_state(), self._sent)
             if write is None:
                 self._warn_of_unused_boot()
                 return
@@ -139,6 +140,13 @@ class Errand:
             await self._write(write, link)
             if self._asked is not None:
                 return
+
+    def _planned_state(self) -> PowerState:
+        """The state to plan by. A person is asked for off and on in one sentence, not for off alone."""
+        only_blind = all(link.driver in BLIND for link in self._links)
+        if only_blind and self._state is PowerState.ON and self._order.verb in (Verb.CYCLE, Verb.RESET):
+            return PowerState.UNKNOWN
+        return self._state
 
     def _blind_links(self) -> list[Link]:
         """Where nobody can read the state, only a person and Wake-on-LAN are asked: those cannot act against it."""
@@ -188,7 +196,7 @@ class Errand:
                 return
         self._writes.append(write)
         self._driver = link.driver
-        self._asked = link.power.asked if link.power is not None else None
+        self._asked = self._wish(link)
         if self._asked is not None or self._state is PowerState.UNKNOWN:
             return
         if error is None:
@@ -198,6 +206,13 @@ class Errand:
             await self._poll(self._links, WANTED[write], IN_DOUBT_SECONDS)
             if write is Write.CYCLE:
                 self._warnings.append(self._front.note(link, NAME[write], error))
+
+    def _wish(self, link: Link) -> Asked | None:
+        """What a person shall do now, with what was asked before about the boot."""
+        asked = link.power.asked if link.power is not None else None
+        if asked is None or self._boot_asked is None:
+            return asked
+        return replace(asked, text=f"{asked.text} {self._boot_asked.text}")
 
     async def _see_it_obeyed(self, write: Write, link: Link) -> None:
         wanted = WANTED[write]
@@ -288,6 +303,9 @@ class Errand:
 
         manners, clock = self._front.manners, self._front.clock
         await self._front.say(link, "boot_next", set_it, seconds=manners.write)
+        if link.power is not None and link.power.asked is not None:
+            self._boot_asked = link.power.asked
+            return
         seen = await read_back(
             read, lambda found: is_set(wanted, found), deadline=manners.override, tick=clock.tick, sleep=clock.sleep
         )

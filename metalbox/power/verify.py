@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
-from metalbox.errors import PowerError
+from metalbox.errors import BmcNotSupported, PowerError
 from metalbox.power import Device, Mode, Override
 
 T = TypeVar("T")
@@ -58,6 +58,8 @@ async def read_back(
         try:
             value = await read()
             error = None
+        except BmcNotSupported as failure:
+            return ReadBack(False, value, failure, tick() - started)
         except PowerError as failure:
             error = failure
         else:

@@ -14,9 +14,10 @@ from hypothesis import strategies as st
 from metalbox.power import Device, Endpoint, Mode, Override, PowerState
 from metalbox.power.desk import ERRORS
 from metalbox.power.orders import Outcome, PowerOrder, Verb, Write
-from metalbox.power.polite import Front
+from metalbox.power.polite import Front, Manners
 from metalbox.power.stagger import Budget
 from tests.power.clockwork import START, turn, turned_clock
+from tests.power.redfish_service import Answer, Service, error, running
 from tests.power.sickroom import CRASH, DONE_THEN_HUNG, IGNORES, NEVER, Box, Ward, endpoints
 
 PXE = Override(Device.PXE, Mode.UEFI)
@@ -235,6 +236,83 @@ def test_what_nobody_can_read_back_is_sent_once_and_said_so() -> None:
     outcome = play(ward, PowerOrder(Verb.ON), drivers=["wol"])
     assert (outcome.done, outcome.state, box.done) == (True, PowerState.UNKNOWN, ["on"])
     assert outcome.text == "on was sent by wol; nobody can read back whether it was obeyed"
+
+
+@pytest.mark.parametrize(
+    ("verb", "state", "words"),
+    [
+        (Verb.ON, "off", "Switch r1 on: press its power button. When r1 starts, let it start from the network"),
+        (Verb.ON, "unknown", "Switch r1 on: press its power button. When r1 starts"),
+        (Verb.CYCLE, "on", "Switch r1 off, wait ten seconds, and switch it on again. When r1 starts"),
+        (Verb.OFF, "on", "Switch r1 off: hold its power button down"),
+        (Verb.BOOT_NEXT, "on", "When r1 starts, let it start from the network"),
+    ],
+)
+def test_a_person_is_asked_in_one_sentence_and_nothing_is_wrong(verb: Verb, state: str, words: str) -> None:
+    async def story() -> Outcome:
+        front = Front(clock=turned_clock())
+        way = Endpoint("none", "rack 4", settings={"machine": "r1", "state": state})
+        return await front.power("r1", [way], PowerOrder(verb, PXE))
+
+    outcome = turn(story())
+    assert outcome.asked is not None and outcome.text.startswith(words)
+    assert (outcome.done, outcome.code, outcome.warnings) == (False, "", ())
+    assert outcome.seconds < 0.5, "nobody waits for a person"
+
+
+# --- the real Redfish driver before a service with faults -------------------------------------------------------------
+
+RESET = r"POST .*ComputerSystem\.Reset"
+QUICK = Manners(gap=0.0, read=1.0, write=1.0, on=0.8, off=0.8, override=0.8, first_pause=0.05, tries=1)
+
+
+async def at_service(service: Service, order: PowerOrder, password: str = "") -> Outcome:
+    with running(service):
+        way = service.endpoint(password=password) if password else service.endpoint()
+        front = Front(manners=QUICK)
+        try:
+            outcome = await front.power(1, [way], order)
+        finally:
+            await front.close()
+    assert way.credentials is not None and way.credentials.password not in repr(outcome)
+    return outcome
+
+
+async def test_the_real_driver_is_read_back() -> None:
+    outcome = await at_service(Service(), PowerOrder(Verb.ON, Override(Device.PXE, Mode.UEFI)))
+    assert (outcome.done, outcome.state, outcome.driver, outcome.warnings) == (True, ON, "redfish", ())
+
+
+@pytest.mark.parametrize(
+    ("pattern", "answer", "code"),
+    [
+        ("GET .*/Systems/1", Answer(hang=30.0), "hung"),
+        (RESET, Answer(hang=30.0), "hung"),
+        (RESET, error(400, "Base.1.0.ActionNotSupported", "The action is not possible now"), "refused"),
+        (RESET, error(403, "Contoso.LicenseRequired", "This feature is not licensed"), "licence"),
+        ("GET .*/Systems/1", Answer(raw=b"\x00\x01\r\n\r\n"), "garbage"),
+        ("POST .*/Sessions", error(503, "Base.1.0.SessionLimitExceeded", "too many sessions"), "sessions-full"),
+    ],
+)
+async def test_real_faults_have_their_names(pattern: str, answer: Answer, code: str) -> None:
+    service = Service()
+    service.faults[pattern] = answer
+    outcome = await at_service(service, PowerOrder(Verb.ON))
+    assert (outcome.done, outcome.code) == (False, code), outcome
+
+
+async def test_a_real_bmc_that_lies_loses_the_override_or_wants_another_password() -> None:
+    service = Service()
+    service.lies_about_power = True
+    assert (await at_service(service, PowerOrder(Verb.ON))).code == "not-obeyed"
+    service = Service()
+    service.loses_override = True
+    outcome = await at_service(service, PowerOrder(Verb.ON, PXE))
+    assert (outcome.done, [note.code for note in outcome.warnings]) == (True, ["not-obeyed"])
+    assert outcome.warnings[0].evidence == "redfish reads back: none"
+    service = Service()
+    assert (await at_service(service, PowerOrder(Verb.ON), "guessed")).code == "wrong-password"
+    assert len(service.asked("POST", "Sessions$")) == 1, "said once"
 
 
 # --- budgets, crashes, walks ------------------------------------------------------------------------------------------
