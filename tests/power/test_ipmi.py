@@ -460,6 +460,6 @@ async def test_nothing_at_the_address() -> None:
     driver = Ipmi(endpoint(free_port()))
     with pytest.raises(BmcUnreachable, match="nothing listens for IPMI at 127"):
         await driver.is_on()
-    for address in ("no-such-name.invalid", "192.0.2.1.5"):
+    for address in ("bad..name", "x" * 64):
         with pytest.raises(BmcUnreachable, match="no address and no known name"):
             await Ipmi(Endpoint("ipmi", address, credentials=endpoint(1).credentials)).is_on()
