@@ -190,7 +190,8 @@ async def test_one_session_serves_many_verbs_and_is_given_back(bmc: Simulator) -
         assert sum(payload_type(data) == RAKP_1 for data, _ in wire.seen) == 1
         before = len(wire.seen)
         await driver.close()
-        assert [is_in_session(data) for data, _ in wire.seen[before:]] == [True, True]  # close session, and its answer
+        # Close session, and its answer; more of them when the computer is slow and it is said again.
+        assert {from_bmc for data, from_bmc in wire.seen[before:] if is_in_session(data)} == {False, True}
     assert _descriptors() == files
     _no_io_thread()
 
