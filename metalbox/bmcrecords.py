@@ -149,11 +149,12 @@ class Bmcs:
             either.append(sa.func.lower(bmcs.c.serial) == serial.strip().lower())
         return self._all(bmcs.c.machine_id.is_(None), sa.or_(*either))
 
-    def candidates(self, marks: Marks) -> list[Candidate]:
-        """The machines that have at least one of these marks."""
+    def candidates(self, marks: Marks, bmc_id: int = 0) -> list[Candidate]:
+        """The machines that have at least one of these marks; the BMC `bmc_id` is no witness for itself."""
         wanted = [mac for mac in (marks.mac, *marks.macs) if mac]
         owners = sa.select(macs.c.machine_id).where(macs.c.mac.in_(wanted))
-        hosts = sa.select(bmcs.c.machine_id).where(bmcs.c.mac.in_(wanted), bmcs.c.machine_id.is_not(None))
+        others = bmcs.c.id != bmc_id
+        hosts = sa.select(bmcs.c.machine_id).where(bmcs.c.mac.in_(wanted), bmcs.c.machine_id.is_not(None), others)
         either: list[sa.ColumnElement[bool]] = [machines.c.id.in_(owners), machines.c.id.in_(hosts)]
         if not is_placeholder_uuid(marks.uuid):
             either.append(machines.c.uuid.in_({marks.uuid, swap_uuid(marks.uuid)}))
@@ -169,7 +170,7 @@ class Bmcs:
             own[number].append(Mac(mac))
         managed: defaultdict[int, list[Mac]] = defaultdict(list)
         for mac, number in self._connection.execute(
-            sa.select(bmcs.c.mac, bmcs.c.machine_id).where(bmcs.c.machine_id.in_(numbers), bmcs.c.mac != "")
+            sa.select(bmcs.c.mac, bmcs.c.machine_id).where(bmcs.c.machine_id.in_(numbers), bmcs.c.mac != "", others)
         ):
             managed[number].append(Mac(mac))
         return [Candidate(*row, macs=tuple(own[row.id]), bmc_macs=tuple(managed[row.id])) for row in rows]

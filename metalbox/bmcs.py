@@ -55,14 +55,18 @@ def learn(
 
     `machine_id` is whose it is when the source knows that; `settings` are those of `told.drivers[0]`.
     """
+    if not told.address and told.mac is None:
+        raise InvalidValue("a BMC needs an address or a MAC to be known by")
     with store.transaction():
         return _learn(store, told, now, machine_id, settings or {})
 
 
 def reported(store: Store, machine: Machine, now: float) -> list[Entry]:
-    """Learn from a machine's report: its own BMC, and whether one without a machine is its."""
+    """Learn from a machine's report: whether a BMC without a machine is its, and what it says of its own."""
     with store.transaction():
         entries: list[Entry] = []
+        for record in store.bmcs.waiting(machine.uuid, machine.serial, machine.macs):
+            entries += _save(store, record, _matched(store, record), record.source, now)
         bmc = machine.hardware.bmc
         if bmc is not None:
             mac = None
@@ -77,8 +81,6 @@ def reported(store: Store, machine: Machine, now: float) -> list[Entry]:
                 channel=bmc.channel,
             )
             entries += _learn(store, told, now, machine.id, {}).entries
-        for record in store.bmcs.waiting(machine.uuid, machine.serial, machine.macs):
-            entries += _save(store, record, _matched(store, record), record.source, now)
         return entries
 
 
@@ -239,11 +241,16 @@ def _learn(store: Store, told: Told, now: float, machine_id: int | None, setting
         key=lambda record: (record.mac is None or record.mac != place.mac, not is_at(place, record.place), record.id),
     )
     entries = _displace(store, place, near, same, now)
+    before = same[0] if same else None
+    base = before or BmcRecord(source=told.source, first_seen=now)
     for double in same[1:]:
         if not double.sealed and double.machine_id in (None, place.machine_id) and double.source not in PEOPLE:
             store.bmcs.delete(double.id)
-    before = same[0] if same else None
-    after = _updated(before or BmcRecord(source=told.source, first_seen=now), told, settings)
+            if double.facts.get("in_band"):
+                facts = {**base.facts, "in_band": True, "reason": SOURCES[Source.IN_BAND]}
+                facts.pop("unmatched", None)
+                base = dataclasses.replace(base, machine_id=double.machine_id, channel=double.channel, facts=facts)
+    after = _updated(base, told, settings)
     if told.source not in PEOPLE and (before is None or now - before.last_seen > SEEN_SECONDS):
         after = dataclasses.replace(after, last_seen=now)
     if told.source is Source.IN_BAND:
@@ -300,8 +307,7 @@ def _updated(record: BmcRecord, told: Told, settings: Mapping[str, str]) -> BmcR
 
 def _matched(store: Store, record: BmcRecord) -> BmcRecord:
     """The record with the machine that its marks name; what its machine or a person said is only doubted."""
-    marks = dataclasses.replace(record.marks, mac=None) if record.facts.get("in_band") else record.marks
-    found = match(marks, store.bmcs.candidates(marks))
+    found = match(record.marks, store.bmcs.candidates(record.marks, record.id))
     facts = {key: value for key, value in record.facts.items() if key != "doubt"}
     if facts.get("in_band") or facts.get("kept"):
         if found.machine_id not in (None, record.machine_id):

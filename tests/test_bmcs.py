@@ -7,6 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import sqlalchemy as sa
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from metalbox import bmcs, inventory
 from metalbox.bmcmatch import Source, Told
@@ -14,6 +17,7 @@ from metalbox.bmcrecords import BmcRecord
 from metalbox.errors import BmcHung, BmcWrongPassword, NotFound, Refused
 from metalbox.machine import Mac, Machine
 from metalbox.power import BmcInventory
+from metalbox.schema import metadata
 from metalbox.store import Store, sqlite_url
 from tests.reports import OTHER_UUID, UUID, full, small
 
@@ -115,7 +119,7 @@ def test_a_list_by_serial_finds_the_bmc_that_the_agent_told_of(store: Store) -> 
 
 def test_a_bmc_waits_for_its_machine(store: Store) -> None:
     for number, told in enumerate(
-        [Told(Source.IMPORT, "192.0.2.7", serial="8FZC1P1"), Told(Source.SCAN, uuid=OTHER_UUID)]
+        [Told(Source.IMPORT, "192.0.2.7", serial="8FZC1P1"), Told(Source.SCAN, "192.0.2.8", uuid=OTHER_UUID)]
     ):
         bmcs.learn(store, told, 10.0 + number)
     machine = report(store, small("02:00:00:00:00:01", boot_id="b", uuid=UUID, serial="8FZC1P1"), 100.0)
@@ -237,3 +241,56 @@ def test_the_listing_is_plain_json(store: Store) -> None:
             "source": "in-band", "channel": 1, "first_seen": 100.0, "last_seen": 100.0, "last_error": None,
         }
     ]  # fmt: skip
+
+
+HOSTS = [
+    (Mac(f"02:00:00:00:00:0{number}"), uuid, f"SERIAL-{number}") for number, uuid in enumerate((UUID, OTHER_UUID), 1)
+]
+addresses = st.sampled_from(["", "192.0.2.1", "192.0.2.2", "192.0.2.3"])
+bmc_macs = st.sampled_from([None, BMC_MAC, OTHER_MAC])
+told = st.builds(
+    Told,
+    st.sampled_from([Source.IMPORT, Source.OPERATOR, Source.SCAN, Source.DHCP]),
+    address=addresses,
+    port=st.sampled_from([0, 8000]),
+    mac=bmc_macs,
+    serial=st.sampled_from(["", *(serial for _, _, serial in HOSTS)]),
+    uuid=st.sampled_from(["", *(uuid for _, uuid, _ in HOSTS)]),
+).filter(lambda told: told.address or told.mac)
+in_band = st.tuples(st.sampled_from(HOSTS), addresses, bmc_macs)
+
+
+def tell(store: Store, step: Any, now: float) -> tuple[str, ...]:
+    if isinstance(step, Told):
+        return tuple(entry.text for entry in bmcs.learn(store, step, now).entries)
+    (mac, uuid, serial), address, bmc_mac = step
+    document = small(mac, boot_id=serial, uuid=uuid, serial=serial)
+    document["hardware"]["bmc"] = {"address": address, "mac": bmc_mac or ""}
+    done = inventory.report(store, document, "", now)
+    return tuple(entry.text for entry in done.entries if entry.data.get("field") == "bmc")
+
+
+@pytest.fixture(scope="module")
+def reused() -> Iterator[Store]:
+    opened = Store.open("sqlite://")
+    yield opened
+    opened.close()
+
+
+@settings(max_examples=100, deadline=None)
+@given(steps=st.lists(told | in_band, max_size=6))
+def test_whoever_tells_in_any_order(reused: Store, steps: list[Any]) -> None:
+    store = reused
+    with store.transaction():
+        for table in (metadata.tables[name] for name in ("bmcs", "macs", "machines")):
+            store.connection.execute(sa.delete(table))
+    for number, step in enumerate(steps):
+        tell(store, step, float(number))
+        records = everything(store)
+        macs = [record.mac for record in records if record.mac]
+        assert len(macs) == len(set(macs)), "one MAC is one BMC"
+        for record in records:
+            assert record.facts.get("unmatched" if record.machine_id is None else "reason")
+        # Who says the same again says nothing new.
+        assert tell(store, step, float(number)) == ()
+        assert everything(store) == records
