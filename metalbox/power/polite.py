@@ -31,6 +31,15 @@ Saved = Callable[[Write], Awaitable[None]]
 
 # Redfish reads state and override better than IPMI, and people are asked last.
 RANK = {"redfish": 0, "ipmi": 1, "libvirt": 2, "wol": 3, "none": 4}
+# The protocol's verbs as infinitives, for sentences.
+WORDS = {
+    "boot_next": "set what the machine boots next",
+    "override": "tell what the machine boots next",
+    "identify": "blink the machine's light",
+    "sensors": "read sensors",
+    "event_log": "read an event log",
+    "inventory": "say what machine this is",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -231,7 +240,7 @@ class Front:
         except (InvalidValue, ImportError) as error:
             return BmcNotSupported(scrub(str(error), link.endpoint))
         needed = "boot_next" if verb == "override" else verb
-        return power.unable(verb.replace("_", " ")) if needed in VERBS and needed not in power.can else None
+        return power.unable(WORDS.get(verb, verb)) if needed in VERBS and needed not in power.can else None
 
     def links(self, machine: Key, endpoints: Sequence[Endpoint]) -> list[Link]:
         """The machine's ways to its power, the preferred first."""
