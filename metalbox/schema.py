@@ -20,7 +20,7 @@ from sqlalchemy import (
 )
 
 # Oldest first; the last one is what this metalbox reads and writes. Each has its file in migrations/versions.
-REVISIONS = ("0001", "0002")
+REVISIONS = ("0001", "0002", "0003")
 
 metadata = MetaData(
     naming_convention={
@@ -133,4 +133,19 @@ bmcs = Table(
     Column("error_text", Text, nullable=False),
     Column("error_at", Double, nullable=False),
     Column("facts", Text, nullable=False),
+)
+
+# Orders to switch a machine: saved before anything is sent. `boot`, `sent` and `outcome` are JSON; `finished_at` is
+# NULL until it is known what came of it.
+power_orders = Table(
+    "power_orders",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("machine_id", Integer, ForeignKey("machines.id", ondelete="CASCADE"), nullable=False, index=True),
+    Column("verb", String, nullable=False),
+    Column("boot", Text, nullable=False),
+    Column("sent", Text, nullable=False),
+    Column("created_at", Double, nullable=False),
+    Column("finished_at", Double),
+    Column("outcome", Text, nullable=False),
 )

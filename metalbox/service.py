@@ -38,11 +38,14 @@ from metalbox.machine import Mac, Machine
 from metalbox.presence import Presence
 from metalbox.ra.server import RouterAdvertiser
 from metalbox.store import Database, Store, sqlite_url
+from metalbox.switchboard import Switchboard
 from metalbox.tftp.server import TftpServer
 from metalbox.web.agent_api import AgentApi
 from metalbox.web.api import Api
 from metalbox.web.app import api_app, firmware_app, listen_tcp, listen_unix, remove_unix, serving
+from metalbox.web.bmc_api import BmcApi
 from metalbox.web.firmware import Firmware, load_templates
+from metalbox.web.power_api import PowerApi
 
 log = logging.getLogger("metalbox.service")
 
@@ -79,6 +82,7 @@ async def serve(config: Config, path: Path) -> None:
             service.journal.record(Kind.SERVICE, f"metalbox {__version__} started", now=time.time())
             await _run(service, stop)
             notify("STOPPING=1")
+            await service.switchboard.close()
         service.journal.record(Kind.SERVICE, "metalbox stopped", now=time.time())
         await service.journal.close()
     finally:
@@ -94,6 +98,7 @@ async def _run(service: Service, stop: asyncio.Event) -> None:
             group.create_task(service.dhcp.run(), name="dhcp"),
             group.create_task(service.agents.watch(), name="agents"),
             group.create_task(service.settle(), name="conflicts"),
+            group.create_task(service.switchboard.run(), name="power"),
         ]
         await stop.wait()
         for task in tasks:
@@ -143,6 +148,9 @@ class Service:
         self.advertiser = RouterAdvertiser(self.interfaces, self.journal, self.presence)
         self.tftp = TftpServer(config.tftp, self.files.find, self.journal, self.presence)
         self.agents = AgentApi(database, self.journal, self.presence, self.remember)
+        self.switchboard = Switchboard(database, self.journal, config.data_dir)
+        self.power_api = PowerApi(database, self.switchboard.worker, self.switchboard.front, self.switchboard.endpoints)
+        self.bmc_api = BmcApi(database, self.switchboard.vault, self.switchboard.front)
         self.api = Api(database, self.journal, self.leases, self.agents, self.status, self.facts)
 
     @asynccontextmanager
@@ -160,7 +168,7 @@ class Service:
                 stack.callback(self.tftp.close)
             web = firmware_app(self.firmware, self.agents, self.http_counters)
             await stack.enter_async_context(serving(web, listen_tcp(config.http.address, config.http.port)))
-            rest = api_app(self.api, self.api_counters)
+            rest = api_app(self.api, self.power_api, self.bmc_api, self.api_counters)
             await stack.enter_async_context(serving(rest, listen_unix(config.socket)))
             stack.callback(remove_unix, config.socket)
             yield
@@ -188,6 +196,7 @@ class Service:
             "api": self.api_counters,
             "ra": self.advertiser.counters,
             "journal": self.journal.counters,
+            "power": self.switchboard.front.counters,
         }
         return {
             "version": __version__,

@@ -24,6 +24,7 @@ from metalbox.bmcrecords import Bmcs
 from metalbox.dhcp.leases import Lease, LeaseState
 from metalbox.entries import Events
 from metalbox.errors import StartError
+from metalbox.powerrecords import PowerOrders
 from metalbox.records import Machines, storable
 from metalbox.schema import REVISIONS, leases
 from metalbox.timeline import Entry
@@ -58,6 +59,7 @@ class Store:
         self.connection = connection
         self.machines = Machines(connection)
         self.bmcs = Bmcs(connection)
+        self.power_orders = PowerOrders(connection)
         self.events = Events(connection)
         self._save_lease, self._is_positional = _lease_upsert(connection.dialect)
         connection.commit()

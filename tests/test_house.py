@@ -31,12 +31,15 @@ LAYERS: tuple[tuple[str, int], ...] = (
     ("metalbox.tftp.sockets", 2),
     ("metalbox.ra.server", 4),
     ("metalbox.web", 4),
+    ("metalbox.switchboard", 4),
+    ("metalbox.worker", 4),
     ("metalbox.inventory", 3),
     ("metalbox.bmcs", 3),
     ("metalbox.bmcaccounts", 3),
     ("metalbox.journal", 3),
     ("metalbox.presence", 3),
     ("metalbox.store", 2),
+    ("metalbox.powerrecords", 2),
     ("metalbox.schema", 2),
     ("metalbox.records", 2),
     ("metalbox.entries", 2),
@@ -175,4 +178,6 @@ def test_the_command_line_starts_light() -> None:
 def test_nothing_unfinished_is_left() -> None:
     for path in MODULES:
         for number, line in enumerate(path.read_text().splitlines(), 1):
-            assert not re.search(r"\b(TODO|FIXME|XXX|NotImplementedError)\b", line), f"{path}:{number}: {line.strip()}"
+            assert not re.search(r"\b(TODO|FIXME|XXX)\b|raise NotImplementedError", line), (
+                f"{path}:{number}: {line.strip()}"
+            )

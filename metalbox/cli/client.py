@@ -67,6 +67,12 @@ class _UnixConnection(http.client.HTTPConnection):
         self.sock.connect(self.path)
 
 
+class Raw(str):
+    """A body that is sent as it is, a file of the operator's: not JSON."""
+
+    __slots__ = ()
+
+
 def segment(name: str) -> str:
     """Quote what a person typed as one segment of a path."""
     return quote(name, safe="")
@@ -85,8 +91,9 @@ def call(
     connection = _UnixConnection(where, timeout)
     target = path + ("?" + urlencode(query) if query else "")
     try:
-        headers = {"Content-Type": "application/json"} if body is not None else {}
-        connection.request(method, target, json.dumps(body) if body is not None else None, headers)
+        kind = "text/plain; charset=utf-8" if isinstance(body, Raw) else "application/json"
+        headers = {"Content-Type": kind} if body is not None else {}
+        connection.request(method, target, _encoded(body), headers)
         response = connection.getresponse()
         text = response.read()
     except TimeoutError:
@@ -105,6 +112,12 @@ def call(
     finally:
         connection.close()
     return _answer(response.status, text)
+
+
+def _encoded(body: Any) -> bytes | None:
+    if body is None:
+        return None
+    return (body if isinstance(body, Raw) else json.dumps(body)).encode()
 
 
 def _answer(status: int, text: bytes) -> Any:

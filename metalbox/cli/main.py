@@ -12,10 +12,24 @@ import sys
 from collections.abc import Sequence
 
 import metalbox
-from metalbox.cli import agent, boot_files, config, doctor, events, lab, leases, machines, serve, status, why
+from metalbox.cli import (
+    agent,
+    bmc,
+    boot_files,
+    config,
+    doctor,
+    events,
+    lab,
+    leases,
+    machines,
+    power,
+    serve,
+    status,
+    why,
+)
 from metalbox.errors import MetalboxError
 
-VERBS = (serve, machines, events, why, leases, status, config, agent, boot_files, doctor, lab)
+VERBS = (serve, machines, events, why, power, bmc, leases, status, config, agent, boot_files, doctor, lab)
 
 EPILOG = """examples:
   metalbox lab up --machines 2 --wait    try everything on this computer, with real firmware in QEMU

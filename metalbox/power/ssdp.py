@@ -50,7 +50,7 @@ def parse_answer(data: bytes) -> Answer:
     lines = data.decode("latin-1").split("\r\n")
     if not _STATUS.match(lines[0]):
         raise MalformedPacket(f"{lines[0][:40]!r} does not begin an SSDP answer")
-    headers = {}
+    headers: dict[str, str] = {}
     for line in lines[1 : MAX_HEADERS + 1]:
         name, colon, value = line.partition(":")
         if colon:

@@ -21,7 +21,9 @@ from sqlalchemy.exc import DBAPIError
 from metalbox.errors import MetalboxError, StartError
 from metalbox.web.agent_api import MAX_BODY, AgentApi
 from metalbox.web.api import Api
+from metalbox.web.bmc_api import BmcApi
 from metalbox.web.firmware import Firmware
+from metalbox.web.power_api import PowerApi
 
 log = logging.getLogger("metalbox.web")
 
@@ -53,7 +55,7 @@ def firmware_app(firmware: Firmware, agents: AgentApi, counters: Counter[str]) -
     return app
 
 
-def api_app(api: Api, counters: Counter[str]) -> web.Application:
+def api_app(api: Api, power: PowerApi, bmcs: BmcApi, counters: Counter[str]) -> web.Application:
     """What the command line tool and other programs of the administrator may ask."""
     app = web.Application(client_max_size=MAX_BODY, middlewares=[_answers(counters)])
     app.add_routes(
@@ -67,6 +69,17 @@ def api_app(api: Api, counters: Counter[str]) -> web.Application:
             web.get("/api/v1/events", api.events),
             web.get("/api/v1/leases", api.leases),
             web.post("/api/v1/notes", api.note),
+            web.get("/api/v1/machines/{name}/power", power.state),
+            web.post("/api/v1/machines/{name}/power", power.order),
+            web.get("/api/v1/machines/{name}/sensors", power.sensors),
+            web.get("/api/v1/machines/{name}/sel", power.event_log),
+            web.post("/api/v1/machines/{name}/identify", power.identify),
+            web.get("/api/v1/orders/{number:[0-9]{1,9}}", power.order_state),
+            web.get("/api/v1/bmcs", bmcs.listing),
+            web.post("/api/v1/bmcs", bmcs.add),
+            web.post("/api/v1/bmcs/import", bmcs.take_list),
+            web.post("/api/v1/bmcs/{name}/test", bmcs.test),
+            web.delete("/api/v1/bmcs/{name}", bmcs.forget),
         ]
     )
     return app

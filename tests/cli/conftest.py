@@ -46,6 +46,7 @@ def scripted(tmp_path: Path) -> Iterator[Scripted]:
             self.wfile.write(data)
 
         do_POST = do_GET
+        do_DELETE = do_GET
 
     server = socketserver.ThreadingUnixStreamServer(str(plan.path), Handler)
     server.daemon_threads = True

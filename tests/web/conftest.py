@@ -23,10 +23,13 @@ from metalbox.journal import Entry, Journal
 from metalbox.machine import Mac, Machine
 from metalbox.presence import Presence
 from metalbox.store import Database, Store, sqlite_url
+from metalbox.switchboard import Switchboard
 from metalbox.web.agent_api import AgentApi
 from metalbox.web.api import Api
 from metalbox.web.app import api_app, firmware_app, listen_tcp, listen_unix, serving
+from metalbox.web.bmc_api import BmcApi
 from metalbox.web.firmware import Firmware, load_templates
+from metalbox.web.power_api import PowerApi
 
 MAC = Mac("52:54:00:ab:cd:ef")
 UUID = "4c4c4544-0042-3510-8054-b7c04f333732"
@@ -99,6 +102,9 @@ async def stack(tmp_path: Path) -> AsyncIterator[Stack]:
 
     firmware = Firmware(Boot(), load_templates(None), recognise, files.get, journal, presence)
     api = Api(database, journal, Leases(()), agents, lambda: {"version": "x"}, lambda machine: Facts("192.0.2.1"))
+    switchboard = Switchboard(database, journal, tmp_path)
+    power = PowerApi(database, switchboard.worker, switchboard.front, switchboard.endpoints)
+    bmcs = BmcApi(database, switchboard.vault, switchboard.front)
     counters: Counter[str] = Counter()
     listener = listen_tcp(IPv4Address("127.0.0.1"), 0)
     port = listener.getsockname()[1]
@@ -107,9 +113,12 @@ async def stack(tmp_path: Path) -> AsyncIterator[Stack]:
         exits.push_async_callback(journal.close)
         writing = asyncio.create_task(journal.run())
         exits.callback(writing.cancel)
+        exits.push_async_callback(switchboard.close)
+        working = asyncio.create_task(switchboard.worker.run())
+        exits.callback(working.cancel)
         await exits.enter_async_context(serving(firmware_app(firmware, agents, counters), listener))
         unix = tmp_path / "run" / "metalbox.sock"
-        await exits.enter_async_context(serving(api_app(api, Counter()), listen_unix(unix)))
+        await exits.enter_async_context(serving(api_app(api, power, bmcs, Counter()), listen_unix(unix)))
         exits.callback(agents.stop)
         exits.callback(api.stop)
         http = await exits.enter_async_context(aiohttp.ClientSession(f"http://127.0.0.1:{port}"))

@@ -1,0 +1,139 @@
+"""`metalbox bmc list|add|import|test|forget`: the management processors and the accounts used at them."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+from metalbox.cli import client, output
+from metalbox.errors import InvalidValue
+
+PASSWORD_VARIABLE = "METALBOX_BMC_PASSWORD"
+
+
+def add_parser(verbs: Any) -> None:
+    """Add the verb."""
+    parser = verbs.add_parser("bmc", help="the BMCs: listed, added, imported, tried")
+    actions = parser.add_subparsers(title="actions", metavar="ACTION", required=True)
+
+    action = actions.add_parser("list", help="every BMC, those without a machine too")
+    client.add_arguments(action)
+    action.set_defaults(run=run_list)
+
+    action = actions.add_parser(
+        "add",
+        help="add one with its account",
+        description=f"The password is asked for, or taken from ${PASSWORD_VARIABLE}; it is in no list of processes. "
+        "Example: metalbox bmc add 192.0.2.50 --user root --machine r1-01",
+    )
+    action.add_argument("address", help="IP address or host name")
+    action.add_argument("--user", default="")
+    action.add_argument("--machine", default="", help="whose it is; default: found by serial, UUID or MAC")
+    action.add_argument("--mac", default="", help="the BMC's own hardware address")
+    action.add_argument("--serial", default="", help="the machine's serial number")
+    action.add_argument("--driver", default="", help="redfish, ipmi, libvirt, wol or none; default: redfish, then ipmi")
+    action.add_argument("--port", type=int, default=0)
+    client.add_arguments(action)
+    action.set_defaults(run=run_add)
+
+    action = actions.add_parser("import", help="take a list, CSV or YAML: address, user, password, mac, serial")
+    action.add_argument("file", type=Path)
+    client.add_arguments(action)
+    action.set_defaults(run=run_import)
+
+    for name, text, run in (
+        ("test", "log in by every driver, and ask who the machine is", run_test),
+        ("forget", "forget a BMC and its password", run_forget),
+    ):
+        action = actions.add_parser(name, help=text)
+        action.add_argument("name", help="the BMC's address, MAC or id, or its machine's name")
+        client.add_arguments(action, output=name == "test")
+        action.set_defaults(run=run)
+
+
+def run_list(args: argparse.Namespace) -> int:
+    """One line for each BMC."""
+    answer = client.call(args.socket, "GET", "/api/v1/bmcs")
+    if output.emit(answer, args.output):
+        return 0
+    rows = [
+        (
+            row["id"],
+            row["machine"] or "-",
+            row["address"] or "-",
+            row["mac"] or "-",
+            ",".join(row["drivers"]) or "not tried",
+            " ".join(filter(None, (row["vendor"], row["model"]))) or "-",
+            row["user"] + ("" if row["has_password"] else " (no password)"),
+            _trouble(row),
+        )
+        for row in answer["bmcs"]
+    ]
+    head = ("ID", "MACHINE", "ADDRESS", "MAC", "SPEAKS", "MODEL", "USER", "TROUBLE")
+    print(output.table(head, rows) if rows else "no BMCs yet: `metalbox bmc add` and `bmc import` take them")
+    return 0
+
+
+def _trouble(row: dict[str, Any]) -> str:
+    if row["last_error"]:
+        return f"{row['last_error']['code']}: {row['last_error']['text']}"
+    return row["doubt"] or ("" if row["machine"] else row["reason"])
+
+
+def run_add(args: argparse.Namespace) -> int:
+    """Ask for the password where a person can be asked, and add it."""
+    body = {name: getattr(args, name) for name in ("address", "user", "machine", "mac", "serial", "driver", "port")}
+    body["password"] = _password(args) if args.user else ""
+    answer = client.call(args.socket, "POST", "/api/v1/bmcs", body=body)
+    if not output.emit(answer, args.output):
+        row = answer["bmc"]
+        print(f"BMC {row['id']} at {row['address']}: {row['machine'] or 'no machine'} ({row['reason']})")
+    return 0
+
+
+def _password(args: argparse.Namespace) -> str:
+    given = os.environ.get(PASSWORD_VARIABLE)
+    if given is not None:
+        return given
+    if not sys.stdin.isatty():
+        return sys.stdin.readline().rstrip("\n")
+    import getpass
+
+    return getpass.getpass(f"password of {args.user} at {args.address}: ")
+
+
+def run_import(args: argparse.Namespace) -> int:
+    """Send the file as it is; all of it is taken, or nothing."""
+    try:
+        text = args.file.read_text()
+    except (OSError, UnicodeDecodeError) as error:
+        raise InvalidValue(f"cannot read {args.file}: {error}") from None
+    answer = client.call(args.socket, "POST", "/api/v1/bmcs/import", {"name": args.file.name}, body=client.Raw(text))
+    if not output.emit(answer, args.output):
+        print(f"{answer['added']} added, {answer['changed']} changed, {answer['unchanged']} as they were")
+        for row in answer["unmatched"]:
+            print(f"no machine for {row['address']}: {row['reason']}")
+    return 0
+
+
+def run_test(args: argparse.Namespace) -> int:
+    """One line for each driver; the exit code is 1 when none works."""
+    path = f"/api/v1/bmcs/{client.segment(args.name)}/test"
+    answer = client.call(args.socket, "POST", path, body={}, timeout=300)
+    if not output.emit(answer, args.output):
+        for row in answer["tries"]:
+            said = f"works, the machine is {row['state']}" if not row["code"] else f"{row['code']}: {row['text']}"
+            print(f"{row['driver']:<8} {row['address']}: {output.printable(said)}")
+        bmc = answer["bmc"]
+        print(f"machine  {bmc['machine'] or 'none'} ({bmc['reason'] or bmc['doubt']})")
+    return 0 if any(not row["code"] for row in answer["tries"]) else 1
+
+
+def run_forget(args: argparse.Namespace) -> int:
+    """Forget it."""
+    client.call(args.socket, "DELETE", f"/api/v1/bmcs/{client.segment(args.name)}")
+    print(f"{args.name}: forgotten, with its password")
+    return 0

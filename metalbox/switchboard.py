@@ -1,0 +1,86 @@
+"""What of power runs in the service: the vault, the desks, the worker and the patrol, joined to store and timeline."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from metalbox import bmcaccounts
+from metalbox.bmcrecords import BmcRecord
+from metalbox.errors import MetalboxError
+from metalbox.journal import Journal, Kind
+from metalbox.power import DRIVERS, Endpoint
+from metalbox.power.orders import Observation
+from metalbox.power.patrol import Machines, Patrol
+from metalbox.power.polite import Front, Key
+from metalbox.secrets import Vault
+from metalbox.store import Database, Store
+from metalbox.worker import Worker
+
+
+class Switchboard:
+    """Made from an open database; `run` it in the service's task group, `close` it before the database."""
+
+    def __init__(self, database: Database, journal: Journal, data_dir: Path) -> None:
+        """Raises StartError when passwords are stored and their key is not there."""
+        with database.store.transaction():
+            in_use = database.store.bmcs.keys_in_use()
+        self.vault = Vault.open(data_dir, in_use)
+        self.front = Front()
+        self._database = database
+        self._journal = journal
+        self.worker = Worker(database, self.front, journal, self.endpoints)
+        self.patrol = Patrol(self.front, self._machines, self._seen)
+
+    async def run(self) -> None:
+        """Orders and laps, until cancelled."""
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self.worker.run())
+            group.create_task(self.patrol.run())
+
+    async def close(self) -> None:
+        """Give the BMCs' sessions back."""
+        await self.front.close()
+
+    def endpoints(self, store: Store, machine_id: int) -> Sequence[Endpoint]:
+        """The ways to a machine's power, the secrets opened; called in the database's thread."""
+        return [endpoint for _, endpoint in bmcaccounts.endpoints_of_machine(store, self.vault, machine_id)]
+
+    async def _machines(self) -> Machines:
+        return await self._database.run(self._all_endpoints)
+
+    def _all_endpoints(self, store: Store) -> Machines:
+        """Everything that the patrol asks; a BMC without a machine is asked for itself."""
+        found: dict[Key, list[Endpoint]] = {}
+        for record in store.bmcs.all():
+            if not _can_be_asked(record):
+                continue
+            try:
+                endpoints = bmcaccounts.endpoints(store, self.vault, record.id)
+            except MetalboxError:
+                # Its secret does not open: whoever orders something of it is told so.
+                continue
+            found.setdefault(record.machine_id or f"bmc {record.id}", []).extend(endpoints)
+        return found
+
+    def _seen(self, machine: Key, before: Observation, after: Observation) -> None:
+        """Tell the timeline when a state or a trouble is another one than before."""
+        if not isinstance(machine, int):
+            return
+        text, data = "", {"observed": str(after.state), "by": after.source, "code": after.code}
+        if after.code and after.code != before.code:
+            text = f"its BMC cannot be asked: {after.text}"
+        elif after.state != before.state:
+            text = f"is {after.state}, as {after.source} reads it"
+        elif before.code and not after.code:
+            text = f"its BMC answers again: it is {after.state}"
+        if text:
+            self._journal.record(Kind.POWER, text, now=time.time(), machine_id=machine, data=data)
+
+
+def _can_be_asked(record: BmcRecord) -> bool:
+    """Whether it has an address, and a password where one is needed: the patrol does not try doors."""
+    needs_password = not record.drivers or any(DRIVERS[driver].wants_credentials for driver in record.drivers)
+    return bool(record.address) and (bool(record.sealed) or not needs_password)

@@ -1,0 +1,150 @@
+"""Carries out saved orders: an order is on disk before anything is sent, and each command is on disk before it leaves.
+
+After a crash what was unfinished is taken up where the machine is (metalbox.power.orders says what is sent next, from
+the state that is read then); an order older than ABANDON_SECONDS is given up instead, because its reason may be gone.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, replace
+
+from metalbox.errors import NotFound, Refused
+from metalbox.journal import Journal, Kind
+from metalbox.machine import Machine
+from metalbox.power import Endpoint, Override, PowerState
+from metalbox.power.orders import Outcome, PowerOrder, Verb, Write
+from metalbox.power.polite import Front
+from metalbox.powerrecords import SavedOrder
+from metalbox.store import Database, Store
+
+log = logging.getLogger("metalbox.power")
+
+# A restart of the service takes a second, of its host some minutes. After longer someone will have helped himself.
+ABANDON_SECONDS = 900.0
+
+Endpoints = Callable[[Store, int], Sequence[Endpoint]]
+
+
+class Worker:
+    """Takes orders, carries them out one machine beside the other, remembers what came of them."""
+
+    def __init__(
+        self,
+        database: Database,
+        front: Front,
+        journal: Journal,
+        endpoints: Endpoints,
+        now: Callable[[], float] = time.time,
+    ) -> None:
+        """`endpoints` gives the ways to a machine's power, the secrets opened, in the database's thread."""
+        self._database = database
+        self._front = front
+        self._journal = journal
+        self._endpoints = endpoints
+        self._now = now
+        self._queue: asyncio.Queue[int] = asyncio.Queue()
+        self._finished: dict[int, asyncio.Event] = {}
+
+    async def order(self, machine: Machine, verb: Verb, boot: Override | None = None) -> int:
+        """Save an order and return its id; it is begun at once. Raises Refused."""
+        if machine.conflict:
+            raise Refused(f"nothing may be ordered on {machine.name} while it is in conflict: {machine.conflict}")
+        number = await self._database.run(_save, machine.id, PowerOrder(verb, boot), self._now(), self._endpoints)
+        what = _words(verb, boot)
+        self._journal.record(
+            Kind.POWER, f"ordered: {what}", now=self._now(), machine_id=machine.id, data={"order": number, "verb": verb}
+        )
+        self._queue.put_nowait(number)
+        return number
+
+    async def wait(self, number: int, seconds: float) -> SavedOrder:
+        """The order as it stands when it is finished, or after `seconds`. Raises NotFound."""
+        saved = await self._saved(number)
+        if saved.finished_at is not None:
+            return saved
+        # Also what an earlier life left: `run` comes to it.
+        event = self._finished.setdefault(number, asyncio.Event())
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await event.wait()
+        return await self._saved(number)
+
+    async def _saved(self, number: int) -> SavedOrder:
+        saved = await self._database.run(lambda store: store.power_orders.get(number))
+        if saved is None:
+            raise NotFound(f"there is no order {number}: only the newest of each machine are kept")
+        return saved
+
+    async def run(self) -> None:
+        """Take up what an earlier life left, then carry out what comes, until cancelled."""
+        for left in await self._database.run(lambda store: store.power_orders.unfinished()):
+            self._queue.put_nowait(left.id)
+        async with asyncio.TaskGroup() as group:
+            while True:
+                number = await self._queue.get()
+                group.create_task(self._carry_out(number), name=f"order {number}")
+
+    async def _carry_out(self, number: int) -> None:
+        saved = await self._database.run(lambda store: store.power_orders.get(number))
+        if saved is None or saved.finished_at is not None:
+            return
+        age = self._now() - saved.created_at
+        # A clock that was set back makes an order look as if it were to come: that is no reason to forget it.
+        if age > ABANDON_SECONDS and not saved.order.sent:
+            outcome = Outcome(False, PowerState.UNKNOWN, f"given up: it was ordered {age:.0f} s ago", "abandoned")
+        else:
+            outcome = await self._send(saved)
+        now = self._now()
+        await self._database.run(lambda store: store.power_orders.finish(number, outcome, now))
+        self._tell(saved, outcome, now)
+        event = self._finished.pop(number, None)
+        if event is not None:
+            event.set()
+
+    async def _send(self, saved: SavedOrder) -> Outcome:
+        sent = list(saved.order.sent)
+
+        async def about_to_send(write: Write) -> None:
+            sent.append(write)
+            await self._database.run(lambda store: store.power_orders.mark_sent(saved.id, sent))
+
+        endpoints = await self._database.run(self._endpoints, saved.machine_id)
+        try:
+            return await self._front.power(saved.machine_id, endpoints, saved.order, saved=about_to_send)
+        except Exception as error:
+            # One order's bug must not take down the others, nor be taken up again and again after each restart.
+            log.exception("order %d failed", saved.id)
+            return Outcome(False, PowerState.UNKNOWN, f"failed: {type(error).__name__}", "bug")
+
+    def _tell(self, saved: SavedOrder, outcome: Outcome, now: float) -> None:
+        what = _words(saved.order.verb, saved.order.boot)
+        data = {"order": saved.id, **asdict(replace(outcome, attempts=outcome.attempts[-5:]))}
+        data["power"] = str(data.pop("state"))
+        if outcome.done and {Write.ON, Write.CYCLE} & set(outcome.writes):
+            # A boot begins here, for those who cut up the time that it takes.
+            data["state"] = "on"
+        for warning in outcome.warnings:
+            self._journal.record(
+                Kind.POWER,
+                f"warning: {warning.text}",
+                now=now,
+                machine_id=saved.machine_id,
+                data={"code": warning.code},
+            )
+        self._journal.record(Kind.POWER, f"{what}: {outcome.text}", now=now, machine_id=saved.machine_id, data=data)
+
+
+def _save(store: Store, machine_id: int, order: PowerOrder, now: float, endpoints: Endpoints) -> int:
+    if not endpoints(store, machine_id):
+        raise Refused("nothing is known that switches this machine: add its BMC with `metalbox bmc add`")
+    return store.power_orders.insert(machine_id, order, now)
+
+
+def _words(verb: Verb, boot: Override | None) -> str:
+    how = f" with {boot.device} {'once' if boot.once else 'from now on'}" if boot else ""
+    return f"{verb}{how}"

@@ -1,0 +1,78 @@
+"""REST for BMCs: a password goes in and never comes out."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from tests.web.conftest import Stack
+
+PASSWORD = "correct-horse-7"
+
+
+async def call(stack: Stack, method: str, path: str, body: Any = None) -> tuple[int, Any]:
+    async with stack.rest.request(method, path, json=body) as answer:
+        return answer.status, await answer.json()
+
+
+async def test_added_listed_forgotten(stack: Stack) -> None:
+    await stack.report()
+    body = {"address": "192.0.2.50", "user": "root", "password": PASSWORD, "serial": "SN12345", "port": 623}
+    status, answer = await call(stack, "POST", "/api/v1/bmcs", body)
+    assert status == 200
+    assert (answer["bmc"]["machine"], answer["bmc"]["user"], answer["bmc"]["has_password"]) == ("sn12345", "root", True)
+    _, listed = await call(stack, "GET", "/api/v1/bmcs")
+    assert [row["address"] for row in listed["bmcs"]] == ["192.0.2.50"]
+    await stack.journal.flush()
+    everything = str(listed) + str(answer) + str(await stack.entries())
+    assert PASSWORD not in everything
+    assert not [path for path in stack.folder.rglob("*") if path.is_file() and PASSWORD.encode() in path.read_bytes()]
+    assert (await call(stack, "DELETE", "/api/v1/bmcs/192.0.2.50"))[0] == 200
+    assert (await call(stack, "GET", "/api/v1/bmcs"))[1] == {"bmcs": []}
+
+
+async def test_a_list_is_taken_whole_or_not_at_all(stack: Stack) -> None:
+    await stack.report()
+    good = f"address,user,password,serial\n192.0.2.50,root,{PASSWORD},SN12345\n192.0.2.51,root,{PASSWORD},\n"
+    async with stack.rest.post("/api/v1/bmcs/import?name=list.csv", data=good.encode()) as answer:
+        assert answer.status == 200
+        done = await answer.json()
+    assert (done["added"], len(done["unmatched"])) == (2, 1)
+    bad = "address,user\n192.0.2.52,root\n192.0.2.300,root\n"
+    async with stack.rest.post("/api/v1/bmcs/import?name=list.csv", data=bad.encode()) as answer:
+        assert answer.status == 400
+        assert "list.csv:3:" in (await answer.json())["error"]
+    assert len((await call(stack, "GET", "/api/v1/bmcs"))[1]["bmcs"]) == 2
+
+
+async def test_a_test_of_what_a_person_switches(stack: Stack) -> None:
+    await stack.report()
+    await call(stack, "POST", "/api/v1/bmcs", {"address": "192.0.2.50", "driver": "none", "machine": "sn12345"})
+    status, answer = await call(stack, "POST", "/api/v1/bmcs/sn12345/test", {})
+    assert status == 200
+    (row,) = answer["tries"]
+    assert (row["driver"], row["code"]) == ("none", "not-supported")
+
+
+@pytest.mark.parametrize(
+    ("body", "sentence"),
+    [
+        (3, "expected an object"),
+        ({"address": 7}, "address: expected a text, got 7"),
+        ({"address": "192.0.2.50", "password": ["x", PASSWORD]}, "password: expected a text"),
+        ({"address": "192.0.2.50", "driver": "magic"}, "driver: expected one of redfish, ipmi"),
+        ({"address": "192.0.2.50", "port": 70000}, "expected a port from 1 to 65535"),
+        ({"address": "192.0.2.50", "mac": "zz"}, "is not a MAC address"),
+    ],
+)
+async def test_what_is_no_bmc(stack: Stack, body: Any, sentence: str) -> None:
+    status, answer = await call(stack, "POST", "/api/v1/bmcs", body)
+    assert (status, answer["exit_code"]) == (400, 2)
+    assert sentence in answer["error"]
+    assert PASSWORD not in str(answer)
+
+
+async def test_what_is_not_there(stack: Stack) -> None:
+    assert (await call(stack, "POST", "/api/v1/bmcs/none/test", {}))[0] == 404
+    assert (await call(stack, "DELETE", "/api/v1/bmcs/none"))[0] == 404
