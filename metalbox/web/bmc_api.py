@@ -64,7 +64,13 @@ class BmcApi:
         endpoints = await self._database.run(bmcaccounts.endpoints, self._vault, record.id)
         if not endpoints:
             raise Refused(f"no address is known of the BMC {record.shown}: add it with `metalbox bmc add ADDRESS`")
-        tries = [await self._try(record, endpoint) for endpoint in endpoints]
+        tries = []
+        errors: list[PowerError] = []
+        for endpoint in endpoints:
+            tries.append(await self._try(record, endpoint, errors))
+        # A BMC that speaks one of the two languages is well.
+        if len(errors) == len(tries):
+            await self._database.run(bmcs.failed, record.id, errors[0], self._now())
         found = await self._database.run(bmcs.listing)
         return web.json_response({"tries": tries, "bmc": next(row for row in found if row["id"] == record.id)})
 
@@ -74,7 +80,7 @@ class BmcApi:
         await self._database.run(bmcs.forget, record.id, self._now())
         return web.json_response({})
 
-    async def _try(self, record: BmcRecord, endpoint: Endpoint) -> dict[str, Any]:
+    async def _try(self, record: BmcRecord, endpoint: Endpoint, errors: list[PowerError]) -> dict[str, Any]:
         row: dict[str, Any] = {"driver": endpoint.driver, "address": endpoint.address, "code": "", "text": ""}
         key, answer = record.machine_id or f"bmc {record.id}", Answer()
         try:
@@ -85,7 +91,7 @@ class BmcApi:
             await self._database.run(bmcs.answered, record.id, endpoint.driver, self._now())
         except PowerError as error:
             row |= {"code": error.code, "text": str(error)}
-            await self._database.run(bmcs.failed, record.id, error, self._now())
+            errors.append(error)
         return row
 
     def _add(self, store: Store, told: Told, user: str, password: Secret, machine: str) -> dict[str, Any]:
