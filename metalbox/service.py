@@ -135,6 +135,7 @@ class Service:
         left_out = self.leases.restore(database.store.load_leases(), now)
         if left_out:
             log.warning("%d stored leases belong to no configured subnet and are not used", left_out)
+        self.switchboard = Switchboard(database, self.journal, config.data_dir)
         self.dhcp = DhcpServer(
             config,
             self.leases,
@@ -144,11 +145,11 @@ class Service:
             interfaces=self.interfaces,
             boot_files=self.files.available(),
             known=self.known.__contains__,
+            heard_bmc=self.switchboard.heard,
         )
         self.advertiser = RouterAdvertiser(self.interfaces, self.journal, self.presence)
         self.tftp = TftpServer(config.tftp, self.files.find, self.journal, self.presence)
         self.agents = AgentApi(database, self.journal, self.presence, self.remember)
-        self.switchboard = Switchboard(database, self.journal, config.data_dir)
         self.power_api = PowerApi(database, self.switchboard.worker, self.switchboard.front, self.switchboard.endpoints)
         self.bmc_api = BmcApi(database, self.switchboard.vault, self.switchboard.front)
         self.api = Api(database, self.journal, self.leases, self.agents, self.status, self.facts)

@@ -7,10 +7,11 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from metalbox import bmcaccounts
+from metalbox import bmcaccounts, bmcs
 from metalbox.bmcrecords import BmcRecord
 from metalbox.errors import MetalboxError
 from metalbox.journal import Journal, Kind
+from metalbox.machine import Mac
 from metalbox.power import DRIVERS, Endpoint
 from metalbox.power.orders import Observation
 from metalbox.power.patrol import Machines, Patrol
@@ -18,6 +19,11 @@ from metalbox.power.polite import Front, Key
 from metalbox.secrets import Vault
 from metalbox.store import Database, Store
 from metalbox.worker import Worker
+
+# A rack's BMCs ask for their addresses within a minute of its power coming back.
+LEARN_SECONDS = 5.0
+# Of made-up ones no more than this are kept until the next look.
+MAX_HEARD = 4096
 
 
 class Switchboard:
@@ -33,16 +39,35 @@ class Switchboard:
         self._journal = journal
         self.worker = Worker(database, self.front, journal, self.endpoints)
         self.patrol = Patrol(self.front, self._machines, self._seen)
+        # BMCs that asked for an address since the last look, by MAC: (address, vendor class).
+        self._heard: dict[Mac, tuple[str, str]] = {}
 
     async def run(self) -> None:
         """Orders and laps, until cancelled."""
         async with asyncio.TaskGroup() as group:
             group.create_task(self.worker.run())
             group.create_task(self.patrol.run())
+            group.create_task(self._learn())
 
     async def close(self) -> None:
         """Give the BMCs' sessions back."""
         await self.front.close()
+
+    def heard(self, mac: Mac, address: str, vendor_class: str) -> None:
+        """A BMC asked for an address; called from the packet path, so it only remembers."""
+        if len(self._heard) < MAX_HEARD:
+            self._heard[mac] = (address or self._heard.get(mac, ("", ""))[0], vendor_class)
+
+    async def _learn(self) -> None:
+        while True:
+            await asyncio.sleep(LEARN_SECONDS)
+            await self.learn()
+
+    async def learn(self) -> None:
+        """Write down the BMCs that were heard of."""
+        heard, self._heard = self._heard, {}
+        for mac, (address, vendor_class) in heard.items():
+            await self._database.run(bmcs.heard, mac, address, vendor_class, time.time())
 
     def endpoints(self, store: Store, machine_id: int) -> Sequence[Endpoint]:
         """The ways to a machine's power, the secrets opened; called in the database's thread."""

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from metalbox import bmcaccounts
+from metalbox import bmcaccounts, bmcs
 from metalbox.bmcmatch import Source, Told
 from metalbox.journal import Journal
-from metalbox.machine import Machine
+from metalbox.machine import Mac, Machine
 from metalbox.power import PowerState
 from metalbox.power.orders import Observation
 from metalbox.secrets import Secret
@@ -61,3 +61,13 @@ async def test_what_changed_is_told_once(switchboard: Switchboard) -> None:
         "its BMC cannot be asked: 192.0.2.50 does not answer",
         "its BMC answers again: it is on",
     ]
+
+
+async def test_a_bmc_that_asked_for_an_address_is_remembered(switchboard: Switchboard) -> None:
+    mac = Mac("02:00:00:00:00:09")
+    switchboard.heard(mac, "192.0.2.77", "iDRAC")
+    switchboard.heard(mac, "", "iDRAC")
+    await switchboard.learn()
+    await switchboard.learn()
+    (row,) = await switchboard._database.run(bmcs.listing)
+    assert (row["mac"], row["address"], row["vendor"], row["source"]) == (mac, "192.0.2.77", "Dell", "dhcp")

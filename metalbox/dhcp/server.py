@@ -124,12 +124,13 @@ class DhcpServer:
         interfaces: Sequence[Interface],
         boot_files: Collection[str],
         known: Callable[[Mac], bool],
+        heard_bmc: Callable[[Mac, str, str], None] = lambda mac, address, vendor_class: None,
         give_up_seconds: float = GIVE_UP_SECONDS,
     ) -> None:
         """`interfaces` are those of `sockets.choose_interfaces`; `commit` returns when the changes are durable.
 
         `boot_files` are the plain names of the boot files at hand; `known` tells in `reservations` mode whether a
-        machine may have an address.
+        machine may have an address. `heard_bmc` is told of a BMC by its vendor class: MAC, address or "", class.
         """
         self.counters: Counter[str] = Counter()
         self._config = config
@@ -137,6 +138,7 @@ class DhcpServer:
         self._journal = journal
         self._presence = presence
         self._commit = commit
+        self._heard_bmc = heard_bmc
         self._give_up_seconds = give_up_seconds
         self._interfaces = list(interfaces)
         attached = {interface.name: interface.addresses for interface in interfaces}
@@ -427,6 +429,8 @@ class DhcpServer:
         # A DISCOVER's address is an offer that the client may not take.
         is_taken = exchange.message != Message.DISCOVER and exchange.reply != Message.NAK
         self._presence.saw(mac, exchange.address_text if is_taken else "", now=now, booting=is_boot)
+        if exchange.client == "bmc":
+            self._heard_bmc(mac, exchange.address_text if is_taken else "", exchange.vendor_class)
         ignored = outcome.reason if isinstance(outcome, Ignored) else ""
         # The daily talk of a site's own machines with its own server is not ours to remember.
         if ignored and exchange.mode != Mode.FULL and not is_boot and not self._presence.is_booting(mac, now):
