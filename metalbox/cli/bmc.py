@@ -11,6 +11,8 @@ from typing import Any
 from metalbox.cli import client, output
 from metalbox.errors import InvalidValue
 
+# The service bounds a scan to half an hour.
+SCAN_SECONDS = 2000.0
 PASSWORD_VARIABLE = "METALBOX_BMC_PASSWORD"
 
 
@@ -43,6 +45,16 @@ def add_parser(verbs: Any) -> None:
     action.add_argument("file", type=Path)
     client.add_arguments(action)
     action.set_defaults(run=run_import)
+
+    action = actions.add_parser(
+        "scan",
+        help="look for BMCs in the addresses that you name",
+        description="Asks for Redfish's root and IPMI's presence, and never logs in. "
+        "Example: metalbox bmc scan 192.0.2.0/24",
+    )
+    action.add_argument("addresses", nargs="+", help="addresses, ranges like 192.0.2.10-50, or networks")
+    client.add_arguments(action)
+    action.set_defaults(run=run_scan)
 
     for name, text, run in (
         ("test", "log in by every driver, and ask who the machine is", run_test),
@@ -117,6 +129,29 @@ def run_import(args: argparse.Namespace) -> int:
         for row in answer["unmatched"]:
             print(f"no machine for {row['address']}: {row['reason']}")
     return 0
+
+
+def run_scan(args: argparse.Namespace) -> int:
+    """One line for each BMC found; all are remembered."""
+    body = {"addresses": args.addresses}
+    answer = client.call(args.socket, "POST", "/api/v1/bmcs/scan", body=body, timeout=SCAN_SECONDS)
+    if output.emit(answer, args.output):
+        return 0
+    rows = []
+    for found in answer["found"]:
+        bmc = found["bmc"]
+        model = " ".join(filter(None, (bmc["vendor"], bmc["model"]))) or "-"
+        speaks = ",".join(bmc["drivers"])
+        news = "new" if found["is_new"] else "known"
+        rows.append((bmc["address"], speaks, model, bmc["machine"] or "-", news, "; ".join(found["hints"])))
+    if rows:
+        print(output.table(("ADDRESS", "SPEAKS", "MODEL", "MACHINE", "IS", "LOOK AT"), rows))
+    print(f"{answer['asked']} addresses asked, {len(rows)} BMCs found" + _unasked(answer["unasked"]))
+    return 0
+
+
+def _unasked(count: int) -> str:
+    return f"; {count} were not asked before the time was over" if count else ""
 
 
 def run_test(args: argparse.Namespace) -> int:

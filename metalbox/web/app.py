@@ -78,6 +78,7 @@ def api_app(api: Api, power: PowerApi, bmcs: BmcApi, counters: Counter[str]) -> 
             web.get("/api/v1/bmcs", bmcs.listing),
             web.post("/api/v1/bmcs", bmcs.add),
             web.post("/api/v1/bmcs/import", bmcs.take_list),
+            web.post("/api/v1/bmcs/scan", bmcs.scan),
             web.post("/api/v1/bmcs/{name}/test", bmcs.test),
             web.delete("/api/v1/bmcs/{name}", bmcs.forget),
         ]

@@ -13,8 +13,10 @@ from metalbox.bmcmatch import Source, Told
 from metalbox.bmcrecords import BmcRecord
 from metalbox.errors import InvalidValue, PowerError, Refused
 from metalbox.power import DRIVERS, Endpoint, Power
+from metalbox.power.found import Found
 from metalbox.power.orders import Answer
 from metalbox.power.polite import Front
+from metalbox.power.scan import scan
 from metalbox.report import read_json, show
 from metalbox.secrets import Secret, Vault
 from metalbox.store import Database, Store
@@ -73,6 +75,33 @@ class BmcApi:
             await self._database.run(bmcs.failed, record.id, errors[0], self._now())
         found = await self._database.run(bmcs.listing)
         return web.json_response({"tries": tries, "bmc": next(row for row in found if row["id"] == record.id)})
+
+    async def scan(self, request: web.Request) -> web.Response:
+        """Look for BMCs in the addresses that the operator names; what is found is remembered. Never logs in."""
+        document = read_json(await read_body(request))
+        texts = document.get("addresses") if isinstance(document, dict) else None
+        if not isinstance(texts, list) or not texts or not all(isinstance(text, str) for text in texts):
+            raise InvalidValue("expected {addresses: [text, ...]}: addresses, ranges like 192.0.2.10-50, or networks")
+        done = await scan(texts)
+        rows = [await self._database.run(self._learn, found) for found in done.found]
+        return web.json_response({"found": rows, "asked": done.asked, "unasked": len(done.unasked)})
+
+    def _learn(self, store: Store, found: Found) -> dict[str, Any]:
+        # Redfish's own UUID names the service, not the machine: it is not learned as the machine's.
+        drivers = tuple(name for name, speaks in (("redfish", found.redfish), ("ipmi", found.ipmi)) if speaks)
+        told = Told(
+            Source.SCAN,
+            address=found.address,
+            drivers=drivers,
+            mac=found.mac,
+            vendor=found.vendor,
+            model=found.product,
+            serial=found.serial,
+        )
+        learned = bmcs.learn(store, told, self._now())
+        names = store.machines.names()
+        row = bmcs.as_json(learned.bmc, names.get(learned.bmc.machine_id or 0))
+        return {"bmc": row, "is_new": learned.is_new, "hints": list(found.hints)}
 
     async def forget(self, request: web.Request) -> web.Response:
         """Forget a BMC and its password."""

@@ -52,6 +52,18 @@ def test_a_missing_list(scripted: Any, tmp_path: Path, capsys: pytest.CaptureFix
     assert "cannot read" in capsys.readouterr().err
 
 
+def test_scan(scripted: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    found = [{"bmc": {**BMC, "drivers": ["redfish", "ipmi"]}, "is_new": True, "hints": ["offers cipher suite 0"]}]
+    scripted.answers["POST /api/v1/bmcs/scan"] = (200, {"found": found, "asked": 254, "unasked": 2})
+    assert run(scripted, "scan", "192.0.2.0/24") == 0
+    assert scripted.requests[-1][3] == {"addresses": ["192.0.2.0/24"]}
+    assert capsys.readouterr().out.splitlines() == [
+        "ADDRESS     SPEAKS        MODEL  MACHINE  IS   LOOK AT",
+        "192.0.2.50  redfish,ipmi  Dell   r1-01    new  offers cipher suite 0",
+        "254 addresses asked, 1 BMCs found; 2 were not asked before the time was over",
+    ]
+
+
 def test_test(scripted: Any, capsys: pytest.CaptureFixture[str]) -> None:
     tries = [
         {"driver": "redfish", "address": "192.0.2.50", "code": "", "state": "on"},

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from aiohttp import web
 
 from tests.web.conftest import Stack
 
@@ -53,6 +54,41 @@ async def test_a_test_of_what_a_person_switches(stack: Stack) -> None:
     assert status == 200
     (row,) = answer["tries"]
     assert (row["driver"], row["code"]) == ("none", "not-supported")
+
+
+async def test_a_scan_that_names_no_addresses(stack: Stack) -> None:
+    wrong: list[Any] = [{}, {"addresses": []}, {"addresses": "192.0.2.1"}, {"addresses": [1]}, []]
+    for body in wrong:
+        status, answer = await call(stack, "POST", "/api/v1/bmcs/scan", body)
+        assert (status, answer["exit_code"]) == (400, 2)
+    status, answer = await call(stack, "POST", "/api/v1/bmcs/scan", {"addresses": ["10.0.0.0/8"]})
+    assert status == 409
+    assert "65,536" in answer["error"] or "65536" in answer["error"]
+
+
+async def test_a_scan_remembers_what_it_finds(stack: Stack) -> None:
+    """On loopback, where a small Redfish root answers at the port that every BMC has."""
+    root = {"RedfishVersion": "1.6.0", "Vendor": "Contoso", "Product": "BMC", "UUID": "x"}
+
+    async def answer_root(request: web.Request) -> web.Response:
+        return web.json_response(root)
+
+    app = web.Application()
+    app.add_routes([web.get("/redfish/v1/", answer_root)])
+    runner = web.AppRunner(app)
+    await runner.setup()
+    try:
+        await web.TCPSite(runner, "127.0.0.77", 80).start()
+        status, answer = await call(stack, "POST", "/api/v1/bmcs/scan", {"addresses": ["127.0.0.77"]})
+    except OSError as error:
+        pytest.skip(f"port 80 of 127.0.0.77 cannot be had: {error.strerror}")
+    finally:
+        await runner.cleanup()
+    assert status == 200
+    (row,) = answer["found"]
+    assert (row["is_new"], row["bmc"]["address"], row["bmc"]["vendor"]) == (True, "127.0.0.77", "Contoso")
+    assert (row["bmc"]["drivers"], row["bmc"]["source"], row["bmc"]["uuid"]) == (["redfish"], "scan", "")
+    assert answer["asked"] == 1
 
 
 @pytest.mark.parametrize(
