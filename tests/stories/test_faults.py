@@ -76,6 +76,8 @@ def test_a_second_proxy_server(rack_factory: RackFactory) -> None:
     rack = rack_factory(mode=Mode.PROXY, machines=[MachineSpec(firmware=Firmware.UEFI_PXE)])
     rack.up()
     rack.start_rival("rival.0")
+    # On a busy computer it may need longer to listen than the firmware needs to ask.
+    rack.wait_until(lambda: ":0043 " in rack.exec("rival", ["cat", "/proc/net/udp"]).stdout, 30, "the rival to listen")
     # As when the rival wins the race: what the machine asks of us next does not matter to it.
     rack.block(Fault.PXE_PORT, Fault.TFTP)
     (spec,) = rack.machines
