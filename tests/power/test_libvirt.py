@@ -204,11 +204,17 @@ async def test_the_firmware_obeys_what_lasts_also_in_a_guests_reboot(rack: Rack)
     screen.seen = screen.path.stat().st_size
     virsh(rack, "reset", "bios")
     assert await screen.first_tried() is Device.DISK
-    await power.cycle()
+    await power.off()
+    # What the boot before still wrote, going on to its next device, is not this one's.
+    screen.seen = screen.path.stat().st_size
+    await power.on()
     assert await screen.first_tried() is Device.DISK
     assert (await power.override()).device is Device.DISK
     await power.boot_next(Device.NONE)
-    await power.cycle()
+    await power.off()
+    # What the boot before still wrote, going on to its next device, is not this one's.
+    screen.seen = screen.path.stat().st_size
+    await power.on()
     assert await screen.first_tried() is Device.PXE
     await power.off()
 

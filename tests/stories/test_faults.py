@@ -79,7 +79,8 @@ def test_a_second_proxy_server(rack_factory: RackFactory) -> None:
     # On a busy computer it may need longer to listen than the firmware needs to ask.
     rack.wait_until(lambda: ":0043 " in rack.exec("rival", ["cat", "/proc/net/udp"]).stdout, 30, "the rival to listen")
     # As when the rival wins the race: what the machine asks of us next does not matter to it.
-    rack.block(Fault.PXE_PORT, Fault.TFTP)
+    # Nor may it fall through to HTTP Boot, and arrive after all.
+    rack.block(Fault.PXE_PORT, Fault.TFTP, Fault.HTTP)
     (spec,) = rack.machines
     rack.power_on(spec.name)
     answer = named(rack, spec.mac, "rival-proxy")
