@@ -6,13 +6,11 @@ and the value. `example()` writes the commented example file from these same dec
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import difflib
-import ipaddress
 import os
 import textwrap
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from ipaddress import IPv4Address, IPv4Network
@@ -21,13 +19,24 @@ from typing import Any
 
 import yaml
 
+from metalbox.configvalues import (
+    Parse,
+    as_address,
+    as_choice,
+    as_decimal,
+    as_interface,
+    as_list,
+    as_mac,
+    as_network,
+    as_number,
+    as_optional,
+    as_path,
+    as_text,
+    as_truth,
+    as_word,
+)
 from metalbox.errors import ConfigError, InvalidValue
 from metalbox.machine import Mac
-
-Parse = Callable[[Any], Any]
-
-# Linux limits an interface name to IFNAMSIZ - 1 bytes.
-MAX_INTERFACE_NAME = 15
 
 
 class Mode(StrEnum):
@@ -37,99 +46,6 @@ class Mode(StrEnum):
     PROXY = "proxy"
     FULL = "full"
     RESERVATIONS = "reservations"
-
-
-def _text(value: Any) -> str:
-    if not isinstance(value, str | int | float) or isinstance(value, bool):
-        raise InvalidValue(f"expected a text, got {value!r}")
-    return str(value)
-
-
-def _truth(value: Any) -> bool:
-    if not isinstance(value, bool):
-        raise InvalidValue(f"expected true or false, got {value!r}")
-    return value
-
-
-def _number(low: int, high: int) -> Parse:
-    def parse(value: Any) -> int:
-        if not isinstance(value, int) or isinstance(value, bool) or not low <= value <= high:
-            raise InvalidValue(f"expected a whole number from {low} to {high}, got {value!r}")
-        return value
-
-    return parse
-
-
-def _choice(kind: type[StrEnum]) -> Parse:
-    def parse(value: Any) -> StrEnum:
-        # YAML 1.1 reads a bare `off` as false; people mean the word.
-        if value is False:
-            value = "off"
-        try:
-            return kind(value)
-        except ValueError:
-            raise InvalidValue(f"expected one of {', '.join(kind)}, got {value!r}") from None
-
-    return parse
-
-
-def _word(*words: str) -> Parse:
-    def parse(value: Any) -> str:
-        if value not in words:
-            raise InvalidValue(f"expected one of {', '.join(words)}, got {value!r}")
-        return str(value)
-
-    return parse
-
-
-def _path(value: Any) -> Path:
-    if not isinstance(value, str) or not value:
-        raise InvalidValue(f"expected a path, got {value!r}")
-    return Path(value)
-
-
-def _optional(parse: Parse) -> Parse:
-    return lambda value: None if value is None else parse(value)
-
-
-def _address(value: Any) -> IPv4Address:
-    try:
-        return IPv4Address(value if isinstance(value, str) else "")
-    except ValueError:
-        raise InvalidValue(f"expected an IPv4 address like 192.0.2.1, got {value!r}") from None
-
-
-def _network(value: Any) -> IPv4Network:
-    try:
-        return IPv4Network(value if isinstance(value, str) else "")
-    except ValueError:
-        hint = ""
-        with contextlib.suppress(ValueError):
-            hint = f"; did you mean {ipaddress.ip_network(str(value), strict=False)}?"
-        raise InvalidValue(f"expected a network like 192.0.2.0/24, got {value!r}{hint}") from None
-
-
-def _mac(value: Any) -> Mac:
-    # YAML 1.1 reads 52:54:00:11:22:33 unquoted as a base-60 number when all parts are below 60.
-    if isinstance(value, int):
-        raise InvalidValue(f"expected a MAC address, but YAML read the number {value}: put the address in quotes")
-    return Mac.parse(_text(value))
-
-
-def _interface(value: Any) -> str:
-    name = _text(value)
-    if not name or len(name) > MAX_INTERFACE_NAME or "/" in name or " " in name:
-        raise InvalidValue(f"expected the name of a network interface like eth0, got {value!r}")
-    return name
-
-
-def _list(parse: Parse) -> Parse:
-    def parse_all(value: Any) -> tuple[Any, ...]:
-        if not isinstance(value, list):
-            raise InvalidValue(f"expected a list, got {value!r}")
-        return tuple(parse(item) for item in value)
-
-    return parse_all
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,8 +58,8 @@ class Pool:
     @classmethod
     def parse(cls, value: Any) -> Pool:
         """Read "192.0.2.100-192.0.2.200" or a single address. Raises InvalidValue."""
-        first, _, last = _text(value).partition("-")
-        pool = cls(_address(first.strip()), _address((last or first).strip()))
+        first, _, last = as_text(value).partition("-")
+        pool = cls(as_address(first.strip()), as_address((last or first).strip()))
         if pool.last < pool.first:
             raise InvalidValue(f"expected the lower address first in the pool {value!r}")
         return pool
@@ -167,36 +83,38 @@ def setting(default: Any, parse: Parse, sentence: str, unit: str = "") -> Any:
 class Reservation:
     """One machine's fixed address."""
 
-    mac: Mac = setting(None, _mac, "The hardware address of the port.")
-    address: IPv4Address = setting(None, _address, "The address it always gets.")
-    hostname: str = setting("", _text, "The host name told to it (option 12).")
+    mac: Mac = setting(None, as_mac, "The hardware address of the port.")
+    address: IPv4Address = setting(None, as_address, "The address it always gets.")
+    hostname: str = setting("", as_text, "The host name told to it (option 12).")
 
 
 @dataclass(frozen=True, slots=True)
 class Subnet:
     """What metalbox does on one IPv4 network, attached or behind a relay."""
 
-    subnet: IPv4Network = setting(None, _network, "The network. A relayed request is matched by its relay's address.")
-    interface: str = setting("", _interface, "The interface it is attached to; empty when only relays reach it.")
+    subnet: IPv4Network = setting(None, as_network, "The network. A relayed request is matched by its relay's address.")
+    interface: str = setting("", as_interface, "The interface it is attached to; empty when only relays reach it.")
     mode: Mode = setting(
         Mode.PROXY,
-        _choice(Mode),
+        as_choice(Mode),
         "off: answer nothing. proxy: tell boot clients what to boot, beside the site's DHCP server. "
         "full: give addresses to all. reservations: give addresses to known machines only.",
     )
     server_address: IPv4Address | None = setting(
-        None, _optional(_address), "Our address as clients there reach it; default: the interface's own."
+        None, as_optional(as_address), "Our address as clients there reach it; default: the interface's own."
     )
-    pools: tuple[Pool, ...] = setting((), _list(Pool.parse), "Address ranges to lease, first-last (full mode).")
-    router: IPv4Address | None = setting(None, _optional(_address), "Default gateway told to clients (option 3).")
-    dns: tuple[IPv4Address, ...] = setting((), _list(_address), "Name servers told to clients (option 6).")
-    domain: str = setting("", _text, "Domain name told to clients (option 15).")
-    ntp: tuple[IPv4Address, ...] = setting((), _list(_address), "Time servers told to clients (option 42).")
-    lease_seconds: int = setting(3600, _number(60, 2**31), "How long a lease lasts.", "seconds")
-    reservations: tuple[Reservation, ...] = setting((), _list(lambda v: v), "Fixed addresses: mac, address, hostname.")
+    pools: tuple[Pool, ...] = setting((), as_list(Pool.parse), "Address ranges to lease, first-last (full mode).")
+    router: IPv4Address | None = setting(None, as_optional(as_address), "Default gateway told to clients (option 3).")
+    dns: tuple[IPv4Address, ...] = setting((), as_list(as_address), "Name servers told to clients (option 6).")
+    domain: str = setting("", as_text, "Domain name told to clients (option 15).")
+    ntp: tuple[IPv4Address, ...] = setting((), as_list(as_address), "Time servers told to clients (option 42).")
+    lease_seconds: int = setting(3600, as_number(60, 2**31), "How long a lease lasts.", "seconds")
+    reservations: tuple[Reservation, ...] = setting(
+        (), as_list(lambda v: v), "Fixed addresses: mac, address, hostname."
+    )
     uefi_offer: str = setting(
         "binl",
-        _word("binl", "pxe10"),
+        as_word("binl", "pxe10"),
         "Proxy offer to UEFI: binl sends the client to port 4011 (most compatible), pxe10 saves it one second.",
     )
 
@@ -206,28 +124,30 @@ class Dhcp:
     """The DHCP server as a whole."""
 
     interfaces: tuple[str, ...] = setting(
-        (), _list(_interface), "Interfaces to listen on; empty: every Ethernet interface that is up and has an address."
+        (),
+        as_list(as_interface),
+        "Interfaces to listen on; empty: every Ethernet interface that is up and has an address.",
     )
     default_mode: Mode = setting(
-        Mode.PROXY, _choice(Mode), "Mode for attached networks not listed under subnets: off or proxy."
+        Mode.PROXY, as_choice(Mode), "Mode for attached networks not listed under subnets: off or proxy."
     )
     share_port: bool = setting(
-        False, _truth, "Share port 67 with another DHCP server on this same host (SO_REUSEADDR)."
+        False, as_truth, "Share port 67 with another DHCP server on this same host (SO_REUSEADDR)."
     )
     authoritative: bool = setting(
-        False, _truth, "Refuse (NAK) unknown clients that reboot into an address we never gave; else stay silent."
+        False, as_truth, "Refuse (NAK) unknown clients that reboot into an address we never gave; else stay silent."
     )
-    probe: bool = setting(True, _truth, "Look ahead by ARP whether addresses about to be offered are already in use.")
+    probe: bool = setting(True, as_truth, "Look ahead by ARP whether addresses about to be offered are already in use.")
     null_ra: bool = setting(
         True,
-        _truth,
+        as_truth,
         "Answer a booting machine's IPv6 router solicitation with an empty advertisement; old iPXE else waits 15 s.",
     )
     no_proxy_wait: bool = setting(
-        True, _truth, "In full mode tell iPXE not to wait for a proxyDHCP server (option 175.176); saves 2 s."
+        True, as_truth, "In full mode tell iPXE not to wait for a proxyDHCP server (option 175.176); saves 2 s."
     )
     decline_seconds: int = setting(
-        600, _number(0, 86400), "Quarantine of an address that a client declined.", "seconds"
+        600, as_number(0, 86400), "Quarantine of an address that a client declined.", "seconds"
     )
 
 
@@ -235,19 +155,19 @@ class Dhcp:
 class Tftp:
     """The TFTP server."""
 
-    enabled: bool = setting(True, _truth, "Serve boot files by TFTP.")
-    port: int = setting(69, _number(1, 65535), "UDP port; firmware knows only 69.")
-    max_transfers: int = setting(4096, _number(1, 65535), "Transfers at the same time; more are refused.")
-    max_blksize: int = setting(1468, _number(512, 65464), "Largest block agreed to (RFC 2348).", "bytes")
-    max_windowsize: int = setting(64, _number(1, 1024), "Largest window agreed to (RFC 7440).", "blocks")
+    enabled: bool = setting(True, as_truth, "Serve boot files by TFTP.")
+    port: int = setting(69, as_number(1, 65535), "UDP port; firmware knows only 69.")
+    max_transfers: int = setting(4096, as_number(1, 65535), "Transfers at the same time; more are refused.")
+    max_blksize: int = setting(1468, as_number(512, 65464), "Largest block agreed to (RFC 2348).", "bytes")
+    max_windowsize: int = setting(64, as_number(1, 1024), "Largest window agreed to (RFC 7440).", "blocks")
 
 
 @dataclass(frozen=True, slots=True)
 class Http:
     """The HTTP server for firmware and agents."""
 
-    address: IPv4Address = setting(IPv4Address("0.0.0.0"), _address, "Address to listen on.")
-    port: int = setting(8080, _number(1, 65535), "TCP port told to firmware.")
+    address: IPv4Address = setting(IPv4Address("0.0.0.0"), as_address, "Address to listen on.")
+    port: int = setting(8080, as_number(1, 65535), "TCP port told to firmware.")
 
 
 @dataclass(frozen=True, slots=True)
@@ -256,22 +176,22 @@ class Boot:
 
     files: tuple[Path, ...] = setting(
         (Path("/var/lib/metalbox/boot"), Path("/usr/lib/ipxe")),
-        _list(_path),
+        as_list(as_path),
         "Folders with iPXE, shim and GRUB binaries, searched in order (`metalbox boot-files fetch` fills the first).",
     )
     agent: Path = setting(
-        Path("/var/lib/metalbox/agent"), _path, "Folder of the agent's kernel and initramfs (`metalbox agent build`)."
+        Path("/var/lib/metalbox/agent"), as_path, "Folder of the agent's kernel and initramfs (`metalbox agent build`)."
     )
     templates: Path | None = setting(
-        None, _optional(_path), "Folder with your own versions of the iPXE templates; default: those shipped."
+        None, as_optional(as_path), "Folder with your own versions of the iPXE templates; default: those shipped."
     )
     kernel_arguments: str = setting(
-        "quiet console=tty0 console=ttyS0,115200", _text, "Added to the agent's kernel command line."
+        "quiet console=tty0 console=ttyS0,115200", as_text, "Added to the agent's kernel command line."
     )
-    vlan: int | None = setting(None, _optional(_number(1, 4094)), "VLAN on which the agent looks for us.")
+    vlan: int | None = setting(None, as_optional(as_number(1, 4094)), "VLAN on which the agent looks for us.")
     uefi_loader: str = setting(
         "ipxe",
-        _word("ipxe", "shim"),
+        as_word("ipxe", "shim"),
         "First program for UEFI machines: ipxe, or shim (with GRUB, by TFTP) where Secure Boot is on.",
     )
 
@@ -281,27 +201,43 @@ class Timeline:
     """How much is remembered."""
 
     entries_per_machine: int = setting(
-        2000, _number(50, 1_000_000), "Timeline entries kept for each machine.", "entries"
+        2000, as_number(50, 1_000_000), "Timeline entries kept for each machine.", "entries"
     )
-    entries_total: int = setting(500_000, _number(1000, 100_000_000), "Timeline entries kept in all.", "entries")
+    entries_total: int = setting(500_000, as_number(1000, 100_000_000), "Timeline entries kept in all.", "entries")
+
+
+@dataclass(frozen=True, slots=True)
+class PowerBudget:
+    """How quickly machines are switched on that share something: a rack, a PDU, or the whole site."""
+
+    label: str = setting(
+        "", as_text, "Each value of this label has the budget for itself; empty: all machines together."
+    )
+    per_second: float = setting(
+        1.0, as_decimal(0.001, 1000.0), "Power-ons that follow one another, on average.", "machines per second"
+    )
+    burst: int = setting(1, as_number(1, 10_000), "Power-ons at the same moment, after a quiet time.", "machines")
 
 
 @dataclass(frozen=True, slots=True)
 class Config:
     """The whole file."""
 
-    data_dir: Path = setting(Path("/var/lib/metalbox"), _path, "Where the inventory, leases and timeline are kept.")
-    database: str = setting("", _text, "SQLAlchemy URL of the store; empty: sqlite in data_dir/metalbox.db.")
+    data_dir: Path = setting(Path("/var/lib/metalbox"), as_path, "Where the inventory, leases and timeline are kept.")
+    database: str = setting("", as_text, "SQLAlchemy URL of the store; empty: sqlite in data_dir/metalbox.db.")
     socket: Path = setting(
-        Path("/run/metalbox/metalbox.sock"), _path, "Unix socket on which the command line tool speaks to the service."
+        Path("/run/metalbox/metalbox.sock"),
+        as_path,
+        "Unix socket on which the command line tool speaks to the service.",
     )
-    log_level: str = setting("info", _word("debug", "info", "warning", "error"), "How much is logged.")
+    log_level: str = setting("info", as_word("debug", "info", "warning", "error"), "How much is logged.")
     dhcp: Dhcp = field(default_factory=Dhcp)
     tftp: Tftp = field(default_factory=Tftp)
     http: Http = field(default_factory=Http)
     boot: Boot = field(default_factory=Boot)
     timeline: Timeline = field(default_factory=Timeline)
     subnets: tuple[Subnet, ...] = ()
+    power_budgets: tuple[PowerBudget, ...] = ()
 
 
 SECTIONS: Mapping[str, type[Any]] = {"dhcp": Dhcp, "tftp": Tftp, "http": Http, "boot": Boot, "timeline": Timeline}
@@ -352,8 +288,11 @@ class _Reader:
                     values[key] = self.record(SECTIONS[key], node, key)
             elif key == "subnets":
                 values[key] = self.subnets(node)
+            elif key == "power_budgets":
+                values[key] = self.power_budgets(node)
             else:
-                values[key] = self.value(Config, key, key_node, node, "the file", [*SECTIONS, "subnets"])
+                known = [*SECTIONS, "subnets", "power_budgets"]
+                values[key] = self.value(Config, key, key_node, node, "the file", known)
         return Config(**values)
 
     def pairs(self, node: yaml.Node, where: str) -> list[tuple[str, yaml.Node, yaml.Node]]:
@@ -427,6 +366,15 @@ class _Reader:
             done.append((subnet, item))
         return tuple(subnet for subnet, _ in done)
 
+    def power_budgets(self, node: yaml.Node) -> tuple[PowerBudget, ...]:
+        rows: list[PowerBudget] = []
+        for item in self.items(node, "power_budgets"):
+            budget = self.record(PowerBudget, item, "power_budgets")
+            if any(budget.label == other.label for other in rows):
+                raise self.fail(item, f"power_budgets: the label {budget.label!r} has two budgets")
+            rows.append(budget)
+        return tuple(rows)
+
     def check_subnet(self, subnet: Subnet, node: yaml.Node, before: list[tuple[Subnet, yaml.Node]]) -> None:
         lines = {key: value for key, _, value in self.pairs(node, "subnets")}
         for other, _ in before:
@@ -474,6 +422,8 @@ EXAMPLE_SUBNET: Mapping[str, str] = {
     "dns": "[192.0.2.53]",
     "reservations": "[{mac: '52:54:00:12:34:56', address: 192.0.2.10, hostname: db1}]",
 }
+# Nor has a budget a label of its own.
+EXAMPLE_BUDGET: Mapping[str, str] = {"label": "rack"}
 
 
 def example() -> str:
@@ -484,8 +434,10 @@ def example() -> str:
         lines += [f"# {section.__doc__}", f"#{name}:", *_example_lines(section, "  ")]
     lines += ["# The networks we serve; one not listed here is in dhcp.default_mode.", "#subnets:"]
     lines += _example_lines(Subnet, "    ", EXAMPLE_SUBNET)
+    lines += ["# How quickly machines are switched on, so that a rack does not trip its breaker: default as they come."]
+    lines += ["#power_budgets:", *_example_lines(PowerBudget, "    ", EXAMPLE_BUDGET)]
     text = "\n".join(lines) + "\n"
-    return text.replace("#    subnet:", "#  - subnet:")
+    return text.replace("#    subnet:", "#  - subnet:").replace("#    label:", "#  - label:")
 
 
 def _example_lines(kind: type[Any], indent: str, values: Mapping[str, str] | None = None) -> list[str]:

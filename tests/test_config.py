@@ -115,6 +115,9 @@ BAD = [
         4,
         "address 192.0.2.4 is reserved twice",
     ),
+    ("power_budgets:\n - per_second: 0", 2, "power_budgets.per_second: expected a number from 0.001 to 1000, got 0"),
+    ("power_budgets:\n - label: rack\n   burst: many", 3, "expected a whole number from 1 to 10000, got 'many'"),
+    ("power_budgets:\n - label: rack\n - {label: rack, burst: 2}", 3, "the label 'rack' has two budgets"),
 ]
 
 
@@ -149,6 +152,7 @@ def test_the_example_with_its_comment_marks_removed_is_the_defaults() -> None:
     subnet = settings.subnets[0]
     assert subnet.mode is Mode.PROXY
     assert subnet.lease_seconds == 3600
+    assert settings.power_budgets == (config.PowerBudget(label="rack"),)
     defaults = Config()
     for name in ("data_dir", "socket", "dhcp", "tftp", "http", "boot", "timeline"):
         assert getattr(settings, name) == getattr(defaults, name)
