@@ -18,7 +18,7 @@ from metalbox.errors import InvalidValue, NotFound, Refused
 from metalbox.identity import Identity, choose, default_name, in_conflict
 from metalbox.lifecycle import Action, Event, State, step
 from metalbox.machine import Hardware, Mac, Machine, is_placeholder_uuid, parse_uuid
-from metalbox.records import Order
+from metalbox.orderrecords import Order
 from metalbox.report import Hello, Report, parse_hello, parse_report
 from metalbox.store import Store
 from metalbox.timeline import Entry, Kind
@@ -78,27 +78,13 @@ def order_report(store: Store, name: str, now: float) -> Order:
             machine = _get(store, machine.id)
         todo = step(State(machine.state), Event.REPORT, machine.conflict)
         assert todo.actions == (Action.ORDER_REPORT,)
-        for order in store.machines.open_orders(machine.id):
+        for order in store.orders.open_of(machine.id):
             if order.verb == Event.REPORT:
                 return order
-        order = store.machines.add_order(machine.id, Event.REPORT, now)
+        order = store.orders.add(machine.id, Event.REPORT, now)
         data = {"order": order.id, "verb": order.verb}
         store.events.save([_entry(Kind.SERVICE, "a new report was ordered", machine.id, now, data)])
         return order
-
-
-def orders_for(store: Store, boot_id: str, now: float) -> list[Order]:
-    """What the agent of this boot shall do. Raises NotFound when we do not know it: it should report again."""
-    with store.transaction():
-        numbers = store.machines.ids_by_boot_id(boot_id)
-        if not numbers:
-            raise NotFound(f"no machine has reported with boot id {boot_id!r}: report first")
-        machine_id = numbers[0]
-        store.machines.saw(machine_id, now)
-        open_orders = store.machines.open_orders(machine_id)
-        if open_orders and store.machines.conflict(machine_id):
-            return []
-        return open_orders
 
 
 def recheck_conflicts(store: Store, now: float) -> list[Entry]:
@@ -191,19 +177,16 @@ def _report(store: Store, checked: Report, address: str, now: float) -> Reported
     before = choose(who, _candidates(store, who), now)
     state = step(State(before.state) if before else State.UNKNOWN, Event.REPORTED).state
     booted = agent.booted_mac if agent.booted_mac in hardware.macs else next(iter(hardware.macs), None)
-    machine = Machine(
-        id=before.id if before else 0,
-        name=before.name if before else _new_name(store, who, booted),
+    machine = dataclasses.replace(
+        before or Machine(0, _new_name(store, who, booted), state, first_seen=now, state_since=now),
         state=state,
         uuid=system.uuid,
         serial=who.serial,
         macs=_all_macs(hardware.macs, before.macs if before else ()),
         hardware=hardware,
         location=_location(store, hardware, booted) or (before.location if before else ""),
-        conflict=before.conflict if before else "",
         address=address or agent.address,
         boot_id=agent.boot_id,
-        first_seen=before.first_seen if before else now,
         last_seen=now,
         reported_at=now,
         facts={
@@ -226,7 +209,7 @@ def _report(store: Store, checked: Report, address: str, now: float) -> Reported
         *_change_entries(machine, differences, now),
         *_moved_entries(store, machine, moved, now),
     ]
-    for order in store.machines.finish_orders(machine.id, Event.REPORT, now):
+    for order in store.orders.finish_verb(machine.id, Event.REPORT, now):
         entries.append(_entry(Kind.SERVICE, "the ordered report has come", machine.id, now, {"order": order.id}))
     store.events.save(entries)
     if is_placeholder_uuid(machine.uuid):

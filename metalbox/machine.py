@@ -330,13 +330,24 @@ class Hardware:
 
 
 @dataclass(frozen=True, slots=True)
+class Fault:
+    """What went wrong in a machine's state, beside it: nothing is ordered until someone decides. `at` is Unix time."""
+
+    code: str
+    text: str
+    at: float = 0.0
+    evidence: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class Machine:
     """One physical box and what we know of it.
 
     `id` is ours and never changes; `name` is what people type. `macs` are all addresses it was ever seen with,
     newest report first. `conflict` is "" or the sentence why this machine may not be ordered about.
     `location` is the relay's option 82 or the switch port, as text. `boot_id` is the kernel boot of the agent that
-    spoke last, `last_seen` the time it did.
+    spoke last, `last_seen` the time it did. `labels`, `owner` and `note` are an operator's words; `held` is "" or why
+    it is in maintenance. It is in its state since `state_since`, and by `deadline_at` (0.0: never) must have left it.
     """
 
     id: int
@@ -354,3 +365,10 @@ class Machine:
     last_seen: float = 0.0
     reported_at: float = 0.0
     facts: dict[str, Any] = field(default_factory=dict)
+    labels: dict[str, str] = field(default_factory=dict)
+    owner: str = ""
+    note: str = ""
+    held: str = ""
+    fault: Fault | None = None
+    state_since: float = 0.0
+    deadline_at: float = 0.0

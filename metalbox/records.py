@@ -1,4 +1,4 @@
-"""Machines and orders in the database: rows <-> dataclasses, and the queries. No rules live here.
+"""Machines in the database: rows <-> dataclasses, and the queries. No rules live here.
 
 The caller holds the transaction (`Store.transaction`); nothing here begins or ends one.
 """
@@ -13,9 +13,9 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from metalbox.machine import Mac, Machine, swap_uuid
+from metalbox.machine import Fault, Mac, Machine, swap_uuid
 from metalbox.report import parse_hardware
-from metalbox.schema import machines, macs, orders
+from metalbox.schema import machines, macs
 
 MAX_BIGINT = 2**63 - 1
 
@@ -56,6 +56,13 @@ def row_from_machine(machine: Machine) -> dict[str, Any]:
         "reported_at": machine.reported_at,
         "hardware": dump(dataclasses.asdict(hardware)),
         "facts": dump(machine.facts),
+        "labels": dump(machine.labels),
+        "owner": storable(machine.owner),
+        "note": storable(machine.note),
+        "held": storable(machine.held),
+        "fault": dump(dataclasses.asdict(machine.fault)) if machine.fault else "",
+        "state_since": machine.state_since,
+        "deadline_at": machine.deadline_at,
     }
 
 
@@ -77,18 +84,22 @@ def machine_from_row(row: Any, macs: Iterable[str]) -> Machine:
         last_seen=row.last_seen,
         reported_at=row.reported_at,
         facts=json.loads(row.facts),
+        labels=json.loads(row.labels),
+        owner=row.owner,
+        note=row.note,
+        held=row.held,
+        fault=fault_from_text(row.fault),
+        state_since=row.state_since,
+        deadline_at=row.deadline_at,
     )
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Order:
-    """What the agent of a machine shall do, until a later report shows that it was done."""
-
-    id: int
-    machine_id: int
-    verb: str
-    created_at: float
-    done_at: float | None = None
+def fault_from_text(text: str) -> Fault | None:
+    """The column `fault`; "" is none."""
+    if not text:
+        return None
+    row = json.loads(text)
+    return Fault(row["code"], row["text"], row["at"], tuple(row["evidence"]))
 
 
 # What `list` shows, in the order of GET /api/v1/machines; no JSON is read for it.
@@ -110,12 +121,17 @@ LISTED = (
     machines.c.first_seen,
     machines.c.last_seen,
     machines.c.mode,
+    machines.c.labels,
+    machines.c.owner,
+    machines.c.held,
+    machines.c.fault,
+    machines.c.state_since,
 )
 SEARCHED = ("name", "vendor", "product", "serial", "uuid", "address", "location")
 
 
 class Machines:
-    """The tables `machines`, `macs` and `orders`."""
+    """The tables `machines` and `macs`."""
 
     def __init__(self, connection: sa.Connection) -> None:
         self._connection = connection
@@ -235,32 +251,15 @@ class Machines:
         ):
             addresses[number].append(mac)
         return [
-            {**row, "last_seen": max(row["last_seen"], self._seen.get(row["id"], 0.0)), "macs": addresses[row["id"]]}
+            {
+                **row,
+                "last_seen": max(row["last_seen"], self._seen.get(row["id"], 0.0)),
+                "macs": addresses[row["id"]],
+                "labels": json.loads(row["labels"]) if row["labels"] != "{}" else {},
+                "fault": json.loads(row["fault"]) if row["fault"] else None,
+            }
             for row in self._connection.execute(select).mappings()
         ]
-
-    def add_order(self, machine_id: int, verb: str, now: float) -> Order:
-        """Write an order down."""
-        result = self._connection.execute(
-            sa.insert(orders).values(machine_id=machine_id, verb=verb, created_at=now, done_at=None)
-        )
-        assert result.inserted_primary_key is not None
-        return Order(result.inserted_primary_key[0], machine_id, verb, now)
-
-    def open_orders(self, machine_id: int) -> list[Order]:
-        """What the machine's agent still has to do, oldest first."""
-        rows = self._connection.execute(
-            sa.select(orders).where(orders.c.machine_id == machine_id, orders.c.done_at.is_(None)).order_by(orders.c.id)
-        )
-        return [Order(**row) for row in rows.mappings()]
-
-    def finish_orders(self, machine_id: int, verb: str, now: float) -> list[Order]:
-        """Mark the machine's open orders of this verb as done; returns them as they are now."""
-        done = [order for order in self.open_orders(machine_id) if order.verb == verb]
-        self._connection.execute(
-            sa.update(orders).where(orders.c.id.in_([order.id for order in done])).values(done_at=now)
-        )
-        return [dataclasses.replace(order, done_at=now) for order in done]
 
 
 def _search(query: str) -> sa.ColumnElement[bool]:

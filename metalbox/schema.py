@@ -20,7 +20,7 @@ from sqlalchemy import (
 )
 
 # Oldest first; the last one is what this metalbox reads and writes. Each has its file in migrations/versions.
-REVISIONS = ("0001", "0002", "0003")
+REVISIONS = ("0001", "0002", "0003", "0004")
 
 metadata = MetaData(
     naming_convention={
@@ -54,6 +54,13 @@ machines = Table(
     Column("reported_at", Double, nullable=False),
     Column("hardware", Text, nullable=False),
     Column("facts", Text, nullable=False),
+    Column("labels", Text, nullable=False, server_default="{}"),
+    Column("owner", String, nullable=False, server_default=""),
+    Column("note", Text, nullable=False, server_default=""),
+    Column("held", Text, nullable=False, server_default=""),
+    Column("fault", Text, nullable=False, server_default=""),
+    Column("state_since", Double, nullable=False, server_default="0"),
+    Column("deadline_at", Double, nullable=False, server_default="0"),
 )
 
 # A hardware address belongs to one machine at a time: the one whose report named it last. `position` keeps their order.
@@ -96,7 +103,8 @@ events = Table(
     Index("ix_events_last_at", "last_at"),
 )
 
-# What an agent shall do. `done_at` is NULL until a later report shows that it was done.
+# What an agent shall do. `data`, `progress` and `outcome` are JSON. `boot_id` and `token` bind it to the one boot that
+# it was told to, `claimed_at` is when that agent said that it begins; `done_at` is NULL until it is known to be done.
 orders = Table(
     "orders",
     metadata,
@@ -105,6 +113,12 @@ orders = Table(
     Column("verb", String, nullable=False),
     Column("created_at", Double, nullable=False),
     Column("done_at", Double),
+    Column("data", Text, nullable=False, server_default="{}"),
+    Column("boot_id", String, nullable=False, server_default=""),
+    Column("token", String, nullable=False, server_default=""),
+    Column("claimed_at", Double),
+    Column("progress", Text, nullable=False, server_default="{}"),
+    Column("outcome", Text, nullable=False, server_default="{}"),
 )
 
 # Management processors. `serial` and `uuid` are the machine's, as its BMC or an operator's list tells them; `drivers`
@@ -148,4 +162,19 @@ power_orders = Table(
     Column("created_at", Double, nullable=False),
     Column("finished_at", Double),
     Column("outcome", Text, nullable=False),
+)
+
+# Proofs of erasing and records of failures, each chained to the one before by its digest. `document` is the canonical
+# JSON with its signature; they outlive the machine that they tell of.
+certificates = Table(
+    "certificates",
+    metadata,
+    Column("number", Integer, primary_key=True),
+    Column("machine_id", Integer, index=True),
+    Column("kind", String, nullable=False),
+    Column("machine", String, nullable=False),
+    Column("serial", String, nullable=False, index=True),
+    Column("at", Double, nullable=False),
+    Column("digest", String, nullable=False),
+    Column("document", Text, nullable=False),
 )

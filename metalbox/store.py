@@ -24,6 +24,7 @@ from metalbox.bmcrecords import Bmcs
 from metalbox.dhcp.leases import Lease, LeaseState
 from metalbox.entries import Events
 from metalbox.errors import StartError
+from metalbox.orderrecords import Orders
 from metalbox.powerrecords import PowerOrders
 from metalbox.records import Machines, storable
 from metalbox.schema import REVISIONS, leases
@@ -47,7 +48,7 @@ def sqlite_url(path: Path) -> str:
 class Store:
     """An open database. Synchronous, and used by one thread at a time.
 
-    `machines`, `bmcs` and `events` hold the queries; they are called inside `with store.transaction()`, or by
+    `machines`, `orders`, `bmcs` and `events` hold the queries; they are called inside `with store.transaction()`, or by
     `Database.run`, which makes one transaction of each call.
     """
 
@@ -58,6 +59,7 @@ class Store:
         self.shown = shown
         self.connection = connection
         self.machines = Machines(connection)
+        self.orders = Orders(connection)
         self.bmcs = Bmcs(connection)
         self.power_orders = PowerOrders(connection)
         self.events = Events(connection)

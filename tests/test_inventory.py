@@ -9,11 +9,12 @@ from typing import Any
 
 import pytest
 
-from metalbox import inventory
+from metalbox import inventory, orders
 from metalbox.errors import InvalidReport, NotFound, Refused
 from metalbox.identity import ALIVE_SECONDS, GONE_SECONDS
 from metalbox.inventory import MAX_CHANGES, MAX_MACS, Reported
 from metalbox.machine import Mac, Machine, swap_uuid
+from metalbox.orderrecords import Order
 from metalbox.store import Store, sqlite_url
 from metalbox.timeline import Entry, Kind
 from tests.reports import OTHER_UUID, PLACEHOLDER, UUID, full, small
@@ -30,6 +31,10 @@ def store(tmp_path: Path) -> Iterator[Store]:
 
 def report(store: Store, document: dict[str, Any], now: float, address: str = "192.0.2.100") -> Reported:
     return inventory.report(store, document, address, now)
+
+
+def told(store: Store, boot_id: str, now: float) -> list[Order]:
+    return orders.for_run(store, boot_id, "", lambda: "token", now)
 
 
 def texts(store: Store, machine: Machine, *kinds: Kind) -> list[str]:
@@ -222,7 +227,7 @@ def test_a_conflict_ends_when_one_is_gone_for_a_day_and_begins_again(store: Stor
     report(store, small(A, boot_id="b1", uuid=UUID, serial="AAAA1111"), 100.0)
     report(store, small(B, boot_id="b2", uuid=UUID, serial="BBBB2222"), 101.0)
     later = 101.0 + GONE_SECONDS
-    inventory.orders_for(store, "b2", later)
+    told(store, "b2", later)
     with pytest.raises(Refused):
         inventory.order_report(store, "bbbb2222", 100.0 + GONE_SECONDS)
     inventory.order_report(store, "bbbb2222", later)
@@ -230,9 +235,9 @@ def test_a_conflict_ends_when_one_is_gone_for_a_day_and_begins_again(store: Stor
     report(store, small(A, boot_id="b3", uuid=UUID, serial="AAAA1111"), later + 10)
     assert inventory.find(store, "bbbb2222").conflict == f"it has the same UUID {UUID} as aaaa1111"
     # What was ordered before is held back as long as nobody knows who would do it.
-    assert inventory.orders_for(store, "b2", later + 20) == []
+    assert told(store, "b2", later + 20) == []
     assert len(inventory.recheck_conflicts(store, later + 21 + 2 * GONE_SECONDS)) == 2
-    assert len(inventory.orders_for(store, "b2", later + 21 + 2 * GONE_SECONDS)) == 1
+    assert len(told(store, "b2", later + 21 + 2 * GONE_SECONDS)) == 1
 
 
 def test_one_serial_on_two_live_boards_is_two_machines_without_conflict(store: Store) -> None:
@@ -252,9 +257,9 @@ def test_an_order_is_durable_and_done_when_a_newer_report_comes(store: Store, tm
     assert inventory.order_report(store, str(machine.id), 201.0) == order
     store.close()
     again = Store.open(sqlite_url(tmp_path / "metalbox.db"))
-    assert [(found.id, found.verb) for found in inventory.orders_for(again, "b1", 210.0)] == [(order.id, "report")]
+    assert [(found.id, found.verb) for found in told(again, "b1", 210.0)] == [(order.id, "report")]
     report(again, full(), 220.0)
-    assert inventory.orders_for(again, "b1", 230.0) == []
+    assert told(again, "b1", 230.0) == []
     assert texts(again, machine, Kind.SERVICE) == ["a new report was ordered", "the ordered report has come"]
     again.close()
     reopened = Store.open(sqlite_url(tmp_path / "metalbox.db"))
@@ -264,11 +269,11 @@ def test_an_order_is_durable_and_done_when_a_newer_report_comes(store: Store, tm
 
 def test_orders_for_an_unknown_boot_ask_for_a_report(store: Store) -> None:
     with pytest.raises(NotFound, match="no machine has reported with boot id 'zzz': report first"):
-        inventory.orders_for(store, "zzz", 1.0)
+        told(store, "zzz", 1.0)
     report(store, full(), 100.0)
     report(store, full(boot_id="b2"), 200.0)
     with pytest.raises(NotFound):
-        inventory.orders_for(store, "b1", 201.0)
+        told(store, "b1", 201.0)
 
 
 def test_hello_recognises_a_machine_and_changes_nothing_of_a_stranger(store: Store) -> None:
@@ -325,7 +330,8 @@ def test_listing_filters_and_shows_strangers(store: Store) -> None:
     row = found["machines"][0]
     assert set(row) == {
         "id", "name", "state", "vendor", "product", "serial", "uuid", "address", "macs", "location", "conflict",
-        "memory_bytes", "cpus", "disks", "disk_bytes", "first_seen", "last_seen", "mode",
+        "memory_bytes", "cpus", "disks", "disk_bytes", "first_seen", "last_seen", "mode", "labels", "owner", "held",
+        "fault", "state_since",
     }  # fmt: skip
     assert (row["cpus"], row["disks"], row["disk_bytes"], row["mode"]) == (1, 2, 1500312748032, "uefi")
     for query in ("R610", "8fzc", "52:54:00:00:00:01", "52-54-00-00-00-02", "switch-1", "192.0.2.100", "dell"):

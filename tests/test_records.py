@@ -74,18 +74,6 @@ def test_more_bytes_than_a_column_holds_are_no_failure(store: Store) -> None:
         assert store.machines.listing()[0]["disk_bytes"] == MAX_BIGINT
 
 
-def test_orders(store: Store) -> None:
-    with store.transaction():
-        number = store.machines.add(whole()).id
-        first = store.machines.add_order(number, "report", 1.0)
-        second = store.machines.add_order(number, "other", 2.0)
-        assert store.machines.open_orders(number) == [first, second]
-        done = store.machines.finish_orders(number, "report", 3.0)
-        assert [(order.id, order.done_at) for order in done] == [(first.id, 3.0)]
-        assert store.machines.open_orders(number) == [second]
-        assert store.machines.finish_orders(number, "report", 4.0) == []
-
-
 def test_what_is_searched_is_text_and_no_pattern(store: Store) -> None:
     with store.transaction():
         store.machines.add(whole())

@@ -120,11 +120,11 @@ def test_a_database_of_the_first_version_is_brought_up_to_date_with_its_rows(url
         settings.attributes["connection"] = connection
         command.upgrade(settings, "0001")
         assert "bmcs" not in sa.inspect(connection).get_table_names()
-        connection.execute(
-            sa.insert(metadata.tables["machines"]).values(
-                row_from_machine(Machine(0, "one", "discovered", serial="S1"))
-            )
-        )
+        first = {column["name"] for column in sa.inspect(connection).get_columns("machines")}
+        row = row_from_machine(Machine(0, "one", "discovered", serial="S1", first_seen=5.0))
+        values = {name: value for name, value in row.items() if name in first}
+        connection.execute(sa.insert(metadata.tables["machines"]).values(values))
+        connection.execute(sa.insert(metadata.tables["orders"]).values(machine_id=1, verb="report", created_at=6.0))
         connection.execute(sa.insert(metadata.tables["macs"]).values(mac="52:54:00:00:00:01", machine_id=1, position=0))
         connection.execute(
             sa.insert(metadata.tables["events"]).values(
@@ -137,6 +137,8 @@ def test_a_database_of_the_first_version_is_brought_up_to_date_with_its_rows(url
         with store.transaction():
             found = store.machines.get(1)
             assert found is not None and (found.name, found.serial, found.macs) == ("one", "S1", ("52:54:00:00:00:01",))
+            assert (found.labels, found.fault, found.held, found.state_since) == ({}, None, "", 5.0)
+            assert [(order.verb, order.data, order.run) for order in store.orders.open_of(1)] == [("report", {}, "")]
             assert [entry.text for entry in store.events.all(10)] == ["old"]
             number = store.bmcs.add(BmcRecord(machine_id=1, address="192.0.2.10", user="root")).id
             assert [record.id for record in store.bmcs.of_machine(1)][-1] == number

@@ -17,6 +17,7 @@ from pathlib import Path
 
 from metalbox.agent import VERSION, sysfs
 from metalbox.agent.client import Client, Refused, Unreachable, expect, race
+from metalbox.agent.errands import Errands, new_run
 from metalbox.agent.network import port_with
 
 TYPE_CHECKING = False
@@ -105,10 +106,14 @@ class Conversation:
         self._last_failure: tuple[str, float] = ("", 0.0)
         self._done: deque[int] = deque(maxlen=100)
         self._mac = boot["booted_mac"]
+        self._run = new_run()
+        marks = {"boot_id": boot["boot_id"], "run": self._run}
+        self._errands = Errands(marks, lambda: self._client, lambda: self._hardware, journal, self._pace.delay)
 
     def stop(self) -> None:
         """End the conversation at the next occasion."""
         self._stop.set()
+        self._errands.stop()
         self._reached.set()
         self._journal.waiting.set()
         self._neighbours.changed.set()
@@ -257,7 +262,7 @@ class Conversation:
 
     def _poll(self) -> None:
         started = time.monotonic()
-        query = {"boot_id": self._boot["boot_id"], "wait": POLL_SECONDS}
+        query = {"boot_id": self._boot["boot_id"], "run": self._run, "wait": POLL_SECONDS}
         status, answer = self._client.get(ORDERS, query, POLL_SECONDS + 10.0)
         if status == 404:
             self._unknown += 1
@@ -277,6 +282,8 @@ class Conversation:
         number, verb = order.get("id"), order.get("verb")
         if number in self._done:
             return False
+        if isinstance(number, int) and self._errands.knows(verb):
+            return self._errands.begin(order)
         if not isinstance(number, int) or verb != "report":
             self._journal.say(f"order {number!r} asks for {verb!r}, which this agent does not know")
             return False

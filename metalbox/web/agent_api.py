@@ -1,4 +1,4 @@
-"""HTTP for the agent: its first word, its reports, its long poll for orders, its log lines.
+"""HTTP for the agent: its first word, its reports, its long poll for orders, what it does about them, its log lines.
 
 An agent holds one poll open at a time; an order wakes it at once. One that has not polled for a while is told as gone
 in the timeline. What agents send is checked by `report.py`; here it is only received, in bounded size and time.
@@ -9,20 +9,21 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
+import secrets
 import time
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from aiohttp import web
 
-from metalbox import inventory
+from metalbox import inventory, orders
 from metalbox.errors import InvalidReport, NotFound
 from metalbox.journal import Journal, Kind
 from metalbox.machine import Mac, Machine
+from metalbox.orderrecords import Order
 from metalbox.presence import Presence
-from metalbox.records import Order
 from metalbox.report import Report, clean, parse_hello, parse_report, read_json, show
 from metalbox.store import Database, Store
 
@@ -55,7 +56,7 @@ class _Agent:
     address: str
     heard_at: float
     fresh: asyncio.Event = field(default_factory=asyncio.Event)
-    told: dict[int, float] = field(default_factory=dict)
+    told: dict[tuple[int, str], float] = field(default_factory=dict)
 
 
 class AgentApi:
@@ -68,12 +69,20 @@ class AgentApi:
         presence: Presence,
         reported: Callable[[Machine], None],
         now: Callable[[], float] = time.time,
+        *,
+        follow: Mapping[str, orders.Follow] | None = None,
+        finished: Callable[[Order], None] = lambda order: None,
     ) -> None:
-        """`reported` is told of each machine that has reported."""
+        """`reported` is told of each machine that has reported, `finished` of each order that an agent has done.
+
+        `follow` says, by the order's verb, what is saved together with that.
+        """
         self._database = database
         self._journal = journal
         self._presence = presence
         self._reported = reported
+        self._follow = follow or {}
+        self._finished = finished
         self._now = now
         self._agents: OrderedDict[str, _Agent] = OrderedDict()
         self._stopping = asyncio.Event()
@@ -120,7 +129,7 @@ class AgentApi:
 
     async def orders(self, request: web.Request) -> web.Response:
         """What this agent shall do; waits up to `wait` seconds for an order. 404: report first."""
-        boot_id = request.query.get("boot_id", "")
+        boot_id, run = request.query.get("boot_id", ""), request.query.get("run", "")
         wait = _seconds(request.query.get("wait", "0"))
         agent = await self._agent(boot_id, request.remote or "")
         loop = asyncio.get_running_loop()
@@ -137,15 +146,54 @@ class AgentApi:
         deadline = loop.time() + wait
         while True:
             agent.fresh.clear()
-            orders = self._untold(agent, await self._database.run(inventory.orders_for, boot_id, self._now()))
-            if orders or self._stopping.is_set() or loop.time() >= deadline or request.transport is None:
+            found = await self._database.run(orders.for_run, boot_id, run, _draw_token, self._now())
+            todo = self._untold(agent, found)
+            if todo or self._stopping.is_set() or loop.time() >= deadline or request.transport is None:
                 break
             try:
                 async with asyncio.timeout_at(deadline):
                     await agent.fresh.wait()
             except TimeoutError:
                 pass
-        return web.json_response({"orders": [{"id": order.id, "verb": str(order.verb)} for order in orders]})
+        rows = [{"id": o.id, "verb": str(o.verb), "token": o.token, "data": o.data} for o in todo]
+        return web.json_response({"orders": rows})
+
+    async def claim(self, request: web.Request) -> web.Response:
+        """An agent begins an order; any answer but 200 means that it must not."""
+        who, _ = await self._spoken(request)
+        await self._database.run(orders.claim, *who, self._now())
+        return web.json_response({})
+
+    async def progress(self, request: web.Request) -> web.Response:
+        """How far an agent is with an order."""
+        who, document = await self._spoken(request)
+        await self._database.run(orders.progressed, *who, _object(document, "progress"), self._now())
+        return web.json_response({})
+
+    async def done(self, request: web.Request) -> web.Response:
+        """What came of an order. Stored on disk, with all that follows, when this answers."""
+        who, document = await self._spoken(request)
+        outcome = _object(document, "outcome")
+        await self._journal.flush()
+        order, entries = await self._database.run(orders.done, *who, outcome, self._follow, self._now())
+        for entry in entries:
+            log.info("machine %d: %s", order.machine_id, entry.text)
+        self._finished(order)
+        return web.json_response({})
+
+    async def _spoken(self, request: web.Request) -> tuple[tuple[int, str, str, str], dict[str, Any]]:
+        """Which order an agent speaks of, with the marks of itself, and all that it says. Raises InvalidReport."""
+        document = read_json(await read_body(request))
+        if not isinstance(document, dict):
+            raise InvalidReport(f"the body: expected an object, got {show(document)}")
+        words = [document.get(name, "") for name in ("boot_id", "run", "token")]
+        if not all(isinstance(word, str) for word in words):
+            raise InvalidReport(f"boot_id, run, token: expected texts, got {show(words)}")
+        agent = self._agents.get(words[0])
+        if agent is not None:
+            agent.heard_at = asyncio.get_running_loop().time()
+        boot_id, run, token = words
+        return (int(request.match_info["number"]), boot_id, run, token), document
 
     async def log(self, request: web.Request) -> web.Response:
         """Lines of the agent's log, kept in the timeline."""
@@ -221,12 +269,25 @@ class AgentApi:
         agent.heard_at, agent.name, agent.address = heard_at, name, address
         return agent
 
-    def _untold(self, agent: _Agent, orders: list[Order]) -> list[Order]:
+    def _untold(self, agent: _Agent, found: list[Order]) -> list[Order]:
         """Those of the orders that were not told just now."""
         now = asyncio.get_running_loop().time()
-        due = [order for order in orders if now - agent.told.get(order.id, -RETELL_SECONDS) >= RETELL_SECONDS]
-        agent.told = {order.id: agent.told.get(order.id, now) for order in orders} | {order.id: now for order in due}
+        key = {order.id: (order.id, order.token) for order in found}
+        due = [order for order in found if now - agent.told.get(key[order.id], -RETELL_SECONDS) >= RETELL_SECONDS]
+        agent.told = {name: agent.told.get(name, now) for name in key.values()} | {key[order.id]: now for order in due}
         return due
+
+
+def _draw_token() -> str:
+    """128 bits that nobody can guess."""
+    return secrets.token_urlsafe(16)
+
+
+def _object(document: dict[str, Any], name: str) -> dict[str, Any]:
+    value = document.get(name)
+    if not isinstance(value, dict):
+        raise InvalidReport(f"{name}: expected an object, got {show(value)}")
+    return value
 
 
 def _owner(store: Store, boot_id: str) -> tuple[str, int, Mac | None]:

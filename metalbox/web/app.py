@@ -49,6 +49,9 @@ def firmware_app(firmware: Firmware, agents: AgentApi, counters: Counter[str]) -
             web.post("/agent/v1/hello", agents.hello),
             web.post("/agent/v1/report", agents.report),
             web.get("/agent/v1/orders", agents.orders, allow_head=False),
+            web.post("/agent/v1/orders/{number:[0-9]{1,9}}/claim", agents.claim),
+            web.post("/agent/v1/orders/{number:[0-9]{1,9}}/progress", agents.progress),
+            web.post("/agent/v1/orders/{number:[0-9]{1,9}}/done", agents.done),
             web.post("/agent/v1/log", agents.log),
         ]
     )

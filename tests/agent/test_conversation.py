@@ -84,7 +84,9 @@ def test_hello_then_report_then_waiting(server: Server, bench: Bench) -> None:
     report = parse_report(server.last("report"))
     assert (report.agent.address, report.agent.interface) == ("127.0.0.1", "lo")
     assert report.agent.booted_mac == "52:54:00:aa:00:01" and report.hardware.system.serial == "SN123"
-    assert server.last("orders") == {"boot_id": BOOT["boot_id"], "wait": "30"}
+    asked = server.last("orders")
+    assert len(asked.pop("run")) == 16
+    assert asked == {"boot_id": BOOT["boot_id"], "wait": "30"}
 
 
 def test_the_server_comes_later(tmp_path: Path) -> None:

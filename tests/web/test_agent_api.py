@@ -18,7 +18,10 @@ from tests.web.conftest import MAC, UUID, Stack, report
 
 async def poll(stack: Stack, boot_id: str = "boot-1", wait: float = 0) -> tuple[int, Any]:
     async with stack.http.get("/agent/v1/orders", params={"boot_id": boot_id, "wait": str(wait)}) as answer:
-        return answer.status, await answer.json()
+        document = await answer.json()
+        for order in document.get("orders", []):
+            assert len(order.pop("token")) == 22  # 128 bits; a new one for each run
+        return answer.status, document
 
 
 async def agent_lines(stack: Stack) -> list[Entry]:
@@ -58,7 +61,7 @@ async def test_an_order_wakes_the_poll_at_once(stack: Stack) -> None:
     began = time.monotonic()
     async with stack.rest.post("/api/v1/machines/sn12345/report") as answer:
         order = (await answer.json())["order"]
-    assert await waiting == (200, {"orders": [{"id": order, "verb": "report"}]})
+    assert await waiting == (200, {"orders": [{"id": order, "verb": "report", "data": {}}]})
     assert time.monotonic() - began < 1
 
 
@@ -67,12 +70,12 @@ async def test_an_order_that_was_there_before_is_told_once(stack: Stack) -> None
     await stack.report()
     async with stack.rest.post("/api/v1/machines/sn12345/report") as answer:
         order = (await answer.json())["order"]
-    assert await poll(stack) == (200, {"orders": [{"id": order, "verb": "report"}]})
+    assert await poll(stack) == (200, {"orders": [{"id": order, "verb": "report", "data": {}}]})
     assert await poll(stack) == (200, {"orders": []})
     await stack.report()
     async with stack.rest.post("/api/v1/machines/sn12345/report") as answer:
         assert (await answer.json())["order"] == order + 1
-    assert await poll(stack) == (200, {"orders": [{"id": order + 1, "verb": "report"}]})
+    assert await poll(stack) == (200, {"orders": [{"id": order + 1, "verb": "report", "data": {}}]})
 
 
 async def test_a_poll_without_orders_waits_its_time(stack: Stack) -> None:
@@ -189,3 +192,31 @@ async def test_a_body_that_never_ends_is_let_go(stack: Stack, monkeypatch: pytes
     assert head == b"HTTP/1.1 408 Request Timeout\r\n"
     writer.close()
     await writer.wait_closed()
+
+
+async def test_an_order_is_claimed_progresses_and_is_done(stack: Stack) -> None:
+    await stack.report()
+    async with stack.rest.post("/api/v1/machines/sn12345/report") as answer:
+        number = (await answer.json())["order"]
+    async with stack.http.get("/agent/v1/orders", params={"boot_id": "boot-1", "run": "r1", "wait": "0"}) as answer:
+        (told,) = (await answer.json())["orders"]
+    marks = {"boot_id": "boot-1", "run": "r1", "token": told["token"]}
+
+    async def say(what: str, **more: Any) -> tuple[int, Any]:
+        async with stack.http.post(f"/agent/v1/orders/{number}/{what}", json={**marks, **more}) as answer:
+            return answer.status, await answer.json()
+
+    assert await say("claim", token="guessed") == (
+        409,
+        {"error": f"order {number} is not for this boot of this machine, or its token is an old one", "exit_code": 4},
+    )
+    assert await say("claim") == (200, {})
+    assert await say("progress", progress={"percent": 7}) == (200, {})
+    assert (await say("progress", progress=[]))[1]["error"] == "progress: expected an object, got []"
+    assert (await say("done", outcome=None))[0] == 400
+    assert (await say("claim", run=5))[0] == 400
+    assert await say("done", outcome={"fine": True}) == (200, {})
+    assert await say("done", outcome={"fine": False}) == (200, {})
+    found = await stack.database.run(lambda store: store.orders.get(number))
+    assert found is not None and (found.outcome, found.progress) == ({"fine": True}, {"percent": 7})
+    assert (await say("progress", progress={}))[0] == 409
