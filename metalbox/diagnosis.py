@@ -2,12 +2,14 @@
 
 Each rule is one function that looks at the newest boot and returns a Diagnosis or None; the first that speaks wins.
 They stand in RULES from the most certain to the least, and a machine that is still in time is never called stuck.
+What its power and its BMC have to do with it is said by `metalbox.bmcdiagnosis`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+from metalbox.bmcdiagnosis import with_power
 from metalbox.evidence import (
     NOT_SERVED,
     Diagnosis,
@@ -49,11 +51,8 @@ REPORT_SECONDS = 180.0
 def why(machine: Machine | None, entries: Sequence[Entry], facts: Facts | None, now: float) -> Diagnosis:
     """Explain a machine (or, without one, a stranger) from its timeline, oldest line first."""
     view = look(machine, entries, facts or Facts(), now)
-    for rule in RULES:
-        found = rule(view)
-        if found is not None:
-            return found
-    return _never_seen(view)
+    told = (found for rule in RULES if (found := rule(view)) is not None)
+    return with_power(view, next(told, None) or _never_seen(view))
 
 
 def _conflict(view: View) -> Diagnosis | None:

@@ -45,19 +45,88 @@ class Rival:
 
 
 @dataclass(frozen=True, slots=True)
+class Bmc:
+    """One BMC of the machine as it is remembered. The error is the last one, "" when it has answered since."""
+
+    name: str  # its address, else its MAC
+    address: str = ""
+    port: int = 0
+    drivers: tuple[str, ...] = ()  # those that have answered or that a person named
+    vendor: str = ""
+    user: str = ""
+    has_password: bool = False
+    error_code: str = ""
+    error_text: str = ""
+    error_at: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Trouble:
+    """Something that went wrong with a BMC, by the code of PowerError. `verb` is what was asked of `driver`."""
+
+    code: str
+    text: str
+    evidence: str = ""
+    driver: str = ""
+    verb: str = ""
+    at: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Ordered:
+    """The newest order on the machine's power. Without `finished_at` it is still being carried out."""
+
+    verb: str
+    created_at: float
+    finished_at: float | None = None
+    boot: str = ""
+    sent: tuple[str, ...] = ()
+    done: bool = False
+    state: str = ""
+    driver: str = ""
+    text: str = ""
+    code: str = ""
+    evidence: str = ""
+    asked: str = ""  # the sentence to the person who has to do it
+    expects: str = ""  # the state that this leads to
+    warnings: tuple[Trouble, ...] = ()
+    attempts: tuple[Trouble, ...] = ()
+    place: int = 0  # in the queue for a power-on, from 1; 0 is in none
+
+
+@dataclass(frozen=True, slots=True)
+class PowerFacts:
+    """What is known of a machine's power, without asking anybody. `state` was read at `read_at` by `source`.
+
+    `trouble` is why the last try to read it failed, None when it did not.
+    """
+
+    bmcs: tuple[Bmc, ...] = ()
+    state: str = "unknown"
+    read_at: float = 0.0
+    source: str = ""
+    trouble: Trouble | None = None
+    order: Ordered | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Facts:
-    """What the timeline of one machine does not know: ourselves, and who else answers on these wires."""
+    """What the timeline of one machine does not know: ourselves, its power, and who else answers on these wires."""
 
     server_address: str = ""
     http_port: int = 8080
     tftp_port: int = 69
     uefi_offer: str = "binl"
     rivals: tuple[Rival, ...] = ()
+    power: PowerFacts | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Diagnosis:
-    """The answer. `since` is Unix time, 0.0 for "always"; `evidence` and `advice` are lines for people."""
+    """The answer. `since` is Unix time, 0.0 for "always"; `evidence` and `advice` are lines for people.
+
+    `also` is what else is to be said and is not the answer: that its BMC is sick while the machine itself is well.
+    """
 
     code: str
     doing: str
@@ -66,6 +135,7 @@ class Diagnosis:
     cause: str = ""
     evidence: tuple[str, ...] = ()
     advice: tuple[str, ...] = ()
+    also: tuple[Diagnosis, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

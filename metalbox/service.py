@@ -152,7 +152,9 @@ class Service:
         self.agents = AgentApi(database, self.journal, self.presence, self.remember)
         self.power_api = PowerApi(database, self.switchboard.worker, self.switchboard.front, self.switchboard.endpoints)
         self.bmc_api = BmcApi(database, self.switchboard.vault, self.switchboard.front)
-        self.api = Api(database, self.journal, self.leases, self.agents, self.status, self.facts)
+        self.api = Api(
+            database, self.journal, self.leases, self.agents, self.status, self.facts, power=self.switchboard.facts
+        )
 
     @asynccontextmanager
     async def open(self) -> AsyncIterator[None]:

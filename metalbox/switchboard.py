@@ -10,12 +10,14 @@ from pathlib import Path
 from metalbox import bmcaccounts, bmcs
 from metalbox.bmcrecords import BmcRecord
 from metalbox.errors import MetalboxError
+from metalbox.evidence import PowerFacts
 from metalbox.journal import Journal, Kind
 from metalbox.machine import Mac
 from metalbox.power import DRIVERS, Endpoint
 from metalbox.power.orders import Observation
 from metalbox.power.patrol import Machines, Patrol
 from metalbox.power.polite import Front, Key
+from metalbox.powerfacts import power_facts
 from metalbox.secrets import Vault
 from metalbox.store import Database, Store
 from metalbox.worker import Worker
@@ -72,6 +74,10 @@ class Switchboard:
     def endpoints(self, store: Store, machine_id: int) -> Sequence[Endpoint]:
         """The ways to a machine's power, the secrets opened; called in the database's thread."""
         return [endpoint for _, endpoint in bmcaccounts.endpoints_of_machine(store, self.vault, machine_id)]
+
+    def facts(self, store: Store, machine_id: int) -> PowerFacts:
+        """What is known of a machine's power, for `why`; called in the database's thread."""
+        return power_facts(store, machine_id, self.front.observation(machine_id), self.front.turnstile.waiting)
 
     async def _machines(self) -> Machines:
         return await self._database.run(self._all_endpoints)

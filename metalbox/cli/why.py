@@ -30,9 +30,16 @@ def run(args: argparse.Namespace) -> int:
 
 
 def render(answer: Mapping[str, Any]) -> str:
-    """The diagnosis as text: doing, waiting, evidence, cause, what to do."""
+    """The diagnosis as text: doing, waiting, evidence, cause, what to do; then the same of what is also to be said."""
+    lines = [f"{answer['machine']}: {answer['doing']}", *_details(answer)]
+    for also in answer.get("also") or []:
+        lines += ["", f"also: {also['doing']}", *_details(also)]
+    return "\n".join(_clean(row) for row in lines)
+
+
+def _details(answer: Mapping[str, Any]) -> list[str]:
     since = answer.get("since")
-    lines = [f"{answer['machine']}: {answer['doing']}"]
+    lines = []
     if answer.get("waiting_for"):
         when = f" since {output.clock(since)} ({output.ago(since)})" if since else ""
         lines.append(f"  waits for   {answer['waiting_for']}{when}")
@@ -42,7 +49,7 @@ def render(answer: Mapping[str, Any]) -> str:
         for index, text in enumerate(answer.get(key) or []):
             label = title if index == 0 else ""
             lines.extend(_hang(label, text))
-    return "\n".join(_clean(row) for row in lines)
+    return lines
 
 
 def _hang(label: str, text: str) -> list[str]:

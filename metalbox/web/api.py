@@ -14,7 +14,7 @@ from metalbox import inventory
 from metalbox.dhcp.leases import Leases
 from metalbox.diagnosis import why
 from metalbox.errors import InvalidValue, NotFound
-from metalbox.evidence import Facts
+from metalbox.evidence import Facts, PowerFacts
 from metalbox.journal import Entry, Journal, Kind
 from metalbox.machine import Mac, Machine
 from metalbox.report import clean, read_json, show
@@ -32,7 +32,10 @@ Subject = Machine | Mac | None
 
 
 class Api:
-    """The answers. `status` gives what only the service as a whole knows, `facts` what `why` wants to know of it."""
+    """The answers. `status` gives what only the service as a whole knows, `facts` what `why` wants to know of it.
+
+    `power` gathers what is known of a machine's power, in the database's thread.
+    """
 
     def __init__(
         self,
@@ -43,6 +46,7 @@ class Api:
         status: Callable[[], dict[str, Any]],
         facts: Callable[[Machine | None], Facts],
         now: Callable[[], float] = time.time,
+        power: Callable[[Store, int], PowerFacts] | None = None,
     ) -> None:
         self._database = database
         self._journal = journal
@@ -51,6 +55,7 @@ class Api:
         self._status = status
         self._facts = facts
         self._now = now
+        self._power = power
         self._stopping = asyncio.Event()
 
     def stop(self) -> None:
@@ -117,7 +122,10 @@ class Api:
         subject = await self._database.run(_subject, name)
         entries = await self._database.run(_entries, subject, WHY_ENTRIES, None)
         machine = subject if isinstance(subject, Machine) else None
-        found = await asyncio.to_thread(why, machine, entries, self._facts(machine), self._now())
+        facts = self._facts(machine)
+        if machine is not None and self._power is not None:
+            facts = dataclasses.replace(facts, power=await self._database.run(self._power, machine.id))
+        found = await asyncio.to_thread(why, machine, entries, facts, self._now())
         return web.json_response({"machine": machine.name if machine else str(subject), **dataclasses.asdict(found)})
 
     async def order_report(self, request: web.Request) -> web.Response:

@@ -33,3 +33,23 @@ def test_why(scripted: Any, capsys: pytest.CaptureFixture[str]) -> None:
     scripted.answers["GET /api/v1/machines/52%3A54%3A00%3A00%3A00%3A01/why"] = (200, ANSWER)
     assert main(["why", "52:54:00:00:00:01", "--socket", str(scripted.path)]) == 0
     assert capsys.readouterr().out == TEXT
+
+
+def test_what_is_also_to_be_said(scripted: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    also = {
+        "code": "hung", "doing": "its BMC 192.0.2.50 hangs", "waiting_for": "the BMC", "since": 0.0,
+        "cause": "its firmware", "evidence": ["no answer"], "advice": ["restart it"], "also": [],
+    }  # fmt: skip
+    scripted.answers["GET /api/v1/machines/m/why"] = (200, {**ANSWER, "machine": "m", "also": [also]})
+    assert main(["why", "m", "--socket", str(scripted.path)]) == 0
+    assert (
+        capsys.readouterr().out
+        == TEXT.replace("52:54:00:00:00:01:", "m:")
+        + """
+also: its BMC 192.0.2.50 hangs
+  waits for   the BMC
+  evidence    no answer
+  cause       its firmware
+  what to do  restart it
+"""
+    )

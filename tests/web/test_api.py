@@ -137,7 +137,7 @@ async def test_why(stack: Stack) -> None:
         assert status == 200
         assert answer["machine"] == name
         assert set(answer) == {
-            "machine", "doing", "waiting_for", "since", "evidence", "cause", "advice", "code",
+            "machine", "doing", "waiting_for", "since", "evidence", "cause", "advice", "code", "also",
         }  # fmt: skip
 
 
