@@ -197,11 +197,12 @@ class Dimm:
 
 @dataclass(frozen=True, slots=True)
 class Namespace:
-    """One NVMe namespace of a disk."""
+    """One NVMe namespace of a disk. `wwn` is its own World Wide Name (EUI-64, NGUID or UUID), "" when it has none."""
 
     nsid: int
     name: str = ""
     size_bytes: int | None = None
+    wwn: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -213,6 +214,38 @@ class Health:
     power_on_hours: int | None = None
     temperature_celsius: int | None = None
     media_errors: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Erasing:
+    """What a disk says that it can do about its data. Nothing here is believed when the result is verified.
+
+    Methods are words of "crypto", "block", "overwrite" and "user-data". `discard_zeroes` is True only where the device
+    guarantees zeroes after a discard. `native_sectors` and `dco_sectors` count 512-byte sectors up to the end that ATA
+    can hide. `sanitizing` is "", "in progress" or "failed". `holders` are what uses the disk in the agent.
+    """
+
+    nvme_sanitize: tuple[str, ...] = ()
+    nvme_format: tuple[str, ...] = ()
+    ata_sanitize: tuple[str, ...] = ()
+    ata_security: bool | None = None
+    ata_enhanced: bool | None = None
+    ata_enabled: bool | None = None
+    ata_locked: bool | None = None
+    ata_frozen: bool | None = None
+    ata_erase_minutes: int | None = None
+    ata_enhanced_minutes: int | None = None
+    scsi_sanitize: tuple[str, ...] = ()
+    discard: bool | None = None
+    discard_zeroes: bool | None = None
+    write_protected: bool | None = None
+    native_sectors: int | None = None
+    dco_sectors: int | None = None
+    sanitizing: str = ""
+    holders: tuple[str, ...] = ()
+    multipath: bool | None = None
+    virtual_media: bool | None = None
+    megabytes_per_second: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -238,6 +271,7 @@ class Disk:
     pci_address: str = ""
     namespaces: tuple[Namespace, ...] = ()
     health: Health = field(default_factory=Health)
+    erasing: Erasing | None = None
 
 
 @dataclass(frozen=True, slots=True)

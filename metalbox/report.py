@@ -27,7 +27,20 @@ MAX_TEXT = 1024
 # PostgreSQL's and SQLite's largest integer. 8 EiB is more than any machine has.
 MAX_NUMBER = 2**63 - 1
 # Far above the largest machine we have heard of (8 sockets and 4 JBODs: 96 DIMMs, 420 disks, 300 PCI functions).
-MAX_ITEMS = {"cpus": 256, "dimms": 1024, "disks": 4096, "nics": 1024, "pci": 8192, "namespaces": 1024, "macs": 1024}
+MAX_ITEMS = {
+    "cpus": 256,
+    "dimms": 1024,
+    "disks": 4096,
+    "nics": 1024,
+    "pci": 8192,
+    "namespaces": 1024,
+    "macs": 1024,
+    "nvme_sanitize": 8,
+    "nvme_format": 8,
+    "ata_sanitize": 8,
+    "scsi_sanitize": 8,
+    "holders": 256,
+}
 MAX_PROBLEMS = 256
 # Numbers that are not "zero or more".
 RANGES = {"temperature_celsius": (-274, 10_000), "vlan": (0, 4095), "nsid": (0, 2**32 - 1)}

@@ -213,8 +213,8 @@ async def test_an_order_is_claimed_progresses_and_is_done(stack: Stack) -> None:
     assert await say("claim") == (200, {})
     assert await say("progress", progress={"percent": 7}) == (200, {})
     assert (await say("progress", progress=[]))[1]["error"] == "progress: expected an object, got a list of 0 items"
-    assert (await say("done", outcome=None))[0] == 400
-    assert (await say("claim", run=5))[0] == 400
+    assert (await say("done", outcome=None))[0] == 422
+    assert (await say("claim", run=5))[0] == 422
     assert await say("done", outcome={"fine": True}) == (200, {})
     assert await say("done", outcome={"fine": False}) == (200, {})
     found = await stack.database.run(lambda store: store.orders.get(number))
