@@ -12,6 +12,7 @@ MetalboxError
 │   ├── BmcUnreachable   unreachable     nothing answers at the address
 │   ├── BmcHung          hung            it took the request and never answered; HTTP 504
 │   ├── BmcRefused       refused         it understood and said no
+│   │   └── BmcConsoleInUse in-use       another client has the machine's console; exit code 4, HTTP 409
 │   ├── BmcWrongPassword wrong-password  it does not take these credentials
 │   ├── BmcSessionsFull  sessions-full   it has no session left to give
 │   ├── BmcGarbage       garbage         what it said cannot be understood
@@ -125,6 +126,14 @@ class BmcRefused(PowerError):
     """It understood and said no; the evidence holds its words."""
 
     code = "refused"
+
+
+class BmcConsoleInUse(BmcRefused):
+    """Another client has the machine's console: the message says who, where the BMC tells."""
+
+    exit_code = 4
+    http_status = 409
+    code = "in-use"
 
 
 class BmcWrongPassword(PowerError):

@@ -47,7 +47,7 @@ VIRTLOGD_CONF = "max_size = 268435456\nmax_backups = 1\n"
 
 MOUNTS = """set -e
 mount -t tmpfs -o mode=755 tmpfs /run
-mkdir /run/libvirt
+mkdir /run/libvirt /run/lock
 mount --bind "$1/etc" /etc/libvirt
 mount --bind "$1/run" /run/libvirt
 mount --bind "$1/lib" /var/lib/libvirt

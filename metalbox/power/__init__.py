@@ -129,6 +129,32 @@ class Asked:
     expects: PowerState = PowerState.UNKNOWN
 
 
+class Console(Protocol):
+    """A machine's serial port: a stream of bytes in both directions, until it is lost or closed.
+
+    Every failure is a PowerError; after the first one nothing but `close` makes sense.
+    """
+
+    # By which the BMC's side is recognised after a crash of ours (see Power.console); "" where it cannot be.
+    mark: str = ""
+
+    async def read(self) -> bytes:
+        """Wait for what the machine wrote, at least one byte. Raises PowerError when the console is lost."""
+        raise BmcNotSupported("this console cannot be read")
+
+    async def write(self, data: bytes) -> None:
+        """Type this; waits while the other side takes nothing."""
+        raise BmcNotSupported("this console cannot be written to")
+
+    async def send_break(self) -> None:
+        """Hold the line low for a moment (the kernel's SysRq key on a serial console)."""
+        raise BmcNotSupported("this console cannot send a serial break")
+
+    async def close(self) -> None:
+        """Give the session back; fine when done already, never raises."""
+        return
+
+
 class Power(Protocol):
     """One machine's power by one driver. Drivers inherit from it: a verb that they lack is BmcNotSupported.
 
@@ -187,6 +213,13 @@ class Power(Protocol):
     async def inventory(self) -> BmcInventory:
         """Who the BMC says the machine is."""
         raise self.unable("say what machine this is")
+
+    async def console(self, *, force: bool = False, stale: str = "") -> Console:
+        """Open the serial port, in a session of its own that outlives `close`. BmcConsoleInUse: another has it.
+
+        `force` ends that other one; `stale` is the `mark` of a console that a crash left open, which is ended, too.
+        """
+        raise self.unable("open a serial console")
 
     async def close(self) -> None:
         """Give sessions and sockets back; fine when done already, never raises."""

@@ -19,6 +19,7 @@ from typing import Any, TypeVar
 
 from metalbox.errors import (
     BmcBadTls,
+    BmcConsoleInUse,
     BmcGarbage,
     BmcHung,
     BmcLicence,
@@ -40,7 +41,7 @@ T = TypeVar("T")
 ERRORS: dict[str, type[PowerError]] = {
     kind.code: kind
     for kind in (
-        BmcUnreachable, BmcHung, BmcRefused, BmcWrongPassword, BmcSessionsFull,
+        BmcUnreachable, BmcHung, BmcRefused, BmcConsoleInUse, BmcWrongPassword, BmcSessionsFull,
         BmcGarbage, BmcBadTls, BmcLicence, BmcNotSupported, BmcNotObeyed,
     )
 }  # fmt: skip

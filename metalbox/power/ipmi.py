@@ -13,7 +13,8 @@ from contextlib import suppress
 from typing import TypeVar
 
 from metalbox.errors import BmcGarbage, BmcNotSupported, BmcRefused, BmcWrongPassword, InvalidValue, PowerError
-from metalbox.power import BmcInventory, Device, Endpoint, LogEntry, Mode, Override, Power, Sensor
+from metalbox.power import BmcInventory, Console, Device, Endpoint, LogEntry, Mode, Override, Power, Sensor
+from metalbox.power.ipmiconsole import Opening, SolConsole
 from metalbox.power.ipmirecords import read_event_log, read_inventory, read_sensors
 from metalbox.power.ipmisession import Account, Patience, Refusal, Session
 from metalbox.power.threads import threads
@@ -56,7 +57,7 @@ class Ipmi(Power):
     """One BMC by IPMI."""
 
     name = "ipmi"
-    can = frozenset({"boot_next", "identify", "sensors", "event_log", "inventory"})
+    can = frozenset({"boot_next", "identify", "sensors", "event_log", "inventory", "console"})
 
     def __init__(self, endpoint: Endpoint, *, patience: Patience | None = None) -> None:
         self.address = endpoint.address
@@ -112,6 +113,21 @@ class Ipmi(Power):
     async def inventory(self) -> BmcInventory:
         """By device ID, FRU, GUID and LAN configuration."""
         return await self._do(lambda session: read_inventory(session, self._channel), LONG_SECONDS)
+
+    async def console(self, *, force: bool = False, stale: str = "") -> Console:
+        """By Serial over LAN (section 15), in a session of its own."""
+        if self._account is None:
+            raise BmcWrongPassword(f"no user and password are known for {self.address}")
+        deadline = time.monotonic() + QUICK_SECONDS
+        opening = Opening(lambda: self._log_in(deadline), force=force, stale=stale)
+        try:
+            key = f"{self.address} port {self.port} (console)"
+            size, mark = await THREADS.run(opening.run, key=key, seconds=QUICK_SECONDS + 5)
+        except BaseException:
+            opening.give_up()
+            raise
+        assert opening.session is not None
+        return SolConsole(opening.session, size, mark, THREADS)
 
     async def close(self) -> None:
         """Log out."""
@@ -170,6 +186,9 @@ class Ipmi(Power):
                 session.deadline = deadline
                 return session
             session.close()
+        return self._log_in(deadline)
+
+    def _log_in(self, deadline: float) -> Session:
         assert self._account is not None
         return Session(self.address, self.port, self._account, patience=self.patience, deadline=deadline)
 

@@ -18,6 +18,7 @@ from collections.abc import Iterator, Mapping
 from urllib.parse import urlsplit
 
 from metalbox.errors import (
+    BmcConsoleInUse,
     BmcGarbage,
     BmcHung,
     BmcNotSupported,
@@ -27,9 +28,10 @@ from metalbox.errors import (
     InvalidValue,
     PowerError,
 )
-from metalbox.power import BmcInventory, Device, Endpoint, Mode, Override, Power
+from metalbox.power import BmcInventory, Console, Device, Endpoint, Mode, Override, Power
 from metalbox.power.domain import Domain
 from metalbox.power.threads import Slots
+from metalbox.power.virshconsole import open_virsh
 
 log = logging.getLogger("metalbox.power")
 
@@ -49,6 +51,8 @@ MEANINGS: tuple[tuple[str, type[PowerError]], ...] = (
     ("Cannot recv data", BmcUnreachable),
     ("client socket is closed", BmcUnreachable),
     ("is not supported", BmcNotSupported),
+    ("Active console session exists", BmcConsoleInUse),
+    ("is not using a PTY", BmcNotSupported),
 )
 
 
@@ -56,7 +60,7 @@ class LibvirtPower(Power):
     """One domain. Each `virsh` is killed when its time is over or its caller is cancelled."""
 
     name = "libvirt"
-    can = frozenset({"boot_next", "inventory"})
+    can = frozenset({"boot_next", "inventory", "console"})
 
     def __init__(self, domain: str, uri: str) -> None:
         self.domain = domain
@@ -107,6 +111,10 @@ class LibvirtPower(Power):
     async def inventory(self) -> BmcInventory:
         """Who the domain is to its guest."""
         return (await self._definition()).inventory()
+
+    async def console(self, *, force: bool = False, stale: str = "") -> Console:
+        """The domain's first serial port, by `virsh console`; libvirt itself ends that of a crashed client."""
+        return await open_virsh(self.domain, self.uri, lambda text: self._failure("console", text), force=force)
 
     # -- the definition ------------------------------------------------------------------------------------------
 
@@ -176,7 +184,9 @@ class LibvirtPower(Power):
         return output.decode(errors="replace").strip()
 
     def _failure(self, verb: str, errors: str) -> PowerError:
-        lines = [line.removeprefix("error: ").strip() for line in errors.splitlines() if line.strip()]
+        lines = [line.strip() for line in errors.splitlines() if line.strip()]
+        # What virsh writes to a terminal begins with a greeting.
+        lines = [line.removeprefix("error: ") for line in lines if line.startswith("error: ")] or lines
         evidence = "; ".join(lines)
         kind = next((kind for words, kind in MEANINGS if words in evidence), BmcRefused)
         if kind is BmcUnreachable:

@@ -15,8 +15,10 @@ from typing import TYPE_CHECKING, TypeVar
 
 from metalbox.errors import BmcNotSupported, BmcRefused, InvalidValue, PowerError
 from metalbox.machine import Mac
-from metalbox.power import BmcInventory, Device, Endpoint, LogEntry, Mode, Override, Power, Sensor
+from metalbox.power import BmcInventory, Console, Device, Endpoint, LogEntry, Mode, Override, Power, Sensor
+from metalbox.power import connect as connect_driver
 from metalbox.power import redfish_values as values
+from metalbox.power.consoleoffer import Offer, read_offer
 from metalbox.power.quirks import Behaviour, Identity, Quirk, behaviour_of, quirks_of
 from metalbox.power.threads import threads
 
@@ -44,7 +46,7 @@ class Redfish(Power):
     """One system of one Redfish service."""
 
     name = "redfish"
-    can = frozenset({"boot_next", "identify", "sensors", "event_log", "inventory"})
+    can = frozenset({"boot_next", "identify", "sensors", "event_log", "inventory", "console"})
 
     def __init__(self, endpoint: Endpoint, *, request_seconds: float = 0.0, verb_seconds: float = VERB_SECONDS) -> None:
         """`request_seconds` 0 is metalbox.power.redfish_session.REQUEST_SECONDS. Raises InvalidValue."""
@@ -91,6 +93,14 @@ class Redfish(Power):
 
     async def inventory(self) -> BmcInventory:
         return await self._run(self._inventory)
+
+    async def console(self, *, force: bool = False, stale: str = "") -> Console:
+        """Serial over LAN at this BMC with the same account, where it is offered; else BmcNotSupported says what is."""
+        offer = await self._run(self._console_offer)
+        if not offer.ipmi_port:
+            raise BmcNotSupported(offer.sentence(self.url))
+        lan = Endpoint("ipmi", self.endpoint.address, offer.ipmi_port, self.endpoint.credentials)
+        return await connect_driver(lan).console(force=force, stale=stale)
 
     async def quirks(self) -> tuple[Quirk, ...]:
         """The rows of the table that are about this BMC."""
@@ -206,6 +216,10 @@ class Redfish(Power):
             found = _optional(session, collection)
             paths = values.links(found, "Members") if found else []
         return (_optional(session, paths[0]) or {}) if paths else {}
+
+    def _console_offer(self, session: Session) -> Offer:
+        system = self._system(session).body
+        return read_offer(system, self._manager(session, system))
 
     # -- power ---------------------------------------------------------------------------------------------------
 

@@ -91,5 +91,5 @@ def test_a_password_is_in_no_repr() -> None:
 def test_each_failure_has_a_word_of_its_own() -> None:
     kinds = [kind for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, PowerError)]
     codes = [kind.code for kind in kinds]
-    assert len(set(codes)) == len(codes) == 11
+    assert len(set(codes)) == len(codes) == 12
     assert BmcUnreachable("nobody answers", evidence="no route to host").evidence == "no route to host"
