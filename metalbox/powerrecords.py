@@ -10,7 +10,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from metalbox.power import Device, Mode, Override
-from metalbox.power.orders import Outcome, PowerOrder, Verb, Write
+from metalbox.power.orders import Kept, Outcome, PowerOrder, Verb, Write
 from metalbox.schema import power_orders
 
 # Kept of each machine once they are finished; the timeline tells of the others.
@@ -19,7 +19,7 @@ KEPT = 20
 
 @dataclass(frozen=True, slots=True)
 class SavedOrder:
-    """One row. `outcome` is an Outcome as a dict, {} until `finished_at` is set."""
+    """One row. `outcome` is an Outcome as a dict; until `finished_at` is set nothing but `kept`, or {}."""
 
     id: int
     machine_id: int
@@ -27,6 +27,11 @@ class SavedOrder:
     created_at: float
     finished_at: float | None
     outcome: Mapping[str, Any]
+
+    @property
+    def kept(self) -> Kept | None:
+        """The override that is to be looked at after the boot."""
+        return _kept(self.outcome)
 
 
 class PowerOrders:
@@ -65,9 +70,34 @@ class PowerOrders:
         query = sa.select(power_orders).where(power_orders.c.finished_at.is_(None)).order_by(power_orders.c.id)
         return [_from_row(row) for row in self._connection.execute(query)]
 
+    def with_kept(self) -> list[SavedOrder]:
+        """Finished orders that have set an override for one boot which nobody has looked at since, oldest first."""
+        has = power_orders.c.finished_at.is_not(None) & power_orders.c.outcome.contains('"kept": {', autoescape=True)
+        query = sa.select(power_orders).where(has).order_by(power_orders.c.id)
+        return [_from_row(row) for row in self._connection.execute(query)]
+
+    def finished_after(self, machine_id: int, number: int) -> list[SavedOrder]:
+        """The machine's finished orders from this one on, oldest first."""
+        later = (power_orders.c.machine_id == machine_id) & (power_orders.c.id >= number)
+        has = later & power_orders.c.finished_at.is_not(None)
+        query = sa.select(power_orders).where(has).order_by(power_orders.c.id)
+        return [_from_row(row) for row in self._connection.execute(query)]
+
+    def forget_kept(self, number: int) -> None:
+        """What an order had set for one boot was looked at, or is another order's now."""
+        saved = self.get(number)
+        if saved is not None and saved.finished_at is not None:
+            values = {"outcome": json.dumps({**saved.outcome, "kept": None})}
+            self._connection.execute(sa.update(power_orders).where(power_orders.c.id == number).values(values))
+
     def mark_sent(self, number: int, sent: Sequence[Write]) -> None:
         """What is about to leave, or has left, for the BMC."""
         values = {"sent": json.dumps([str(write) for write in sent])}
+        self._connection.execute(sa.update(power_orders).where(power_orders.c.id == number).values(values))
+
+    def mark_kept(self, number: int, kept: Kept) -> None:
+        """What is about to be set for one boot, and what there was before."""
+        values = {"outcome": json.dumps({"kept": asdict(kept)})}
         self._connection.execute(sa.update(power_orders).where(power_orders.c.id == number).values(values))
 
     def finish(self, number: int, outcome: Outcome, now: float) -> None:
@@ -82,7 +112,18 @@ class PowerOrders:
 
 
 def _from_row(row: sa.Row[Any]) -> SavedOrder:
-    boot = json.loads(row.boot) if row.boot else None
-    override = Override(Device(boot["device"]), Mode(boot["mode"]), boot["once"]) if boot else None
-    order = PowerOrder(Verb(row.verb), override, sent=tuple(Write(word) for word in json.loads(row.sent)))
-    return SavedOrder(row.id, row.machine_id, order, row.created_at, row.finished_at, json.loads(row.outcome))
+    override = _override(json.loads(row.boot)) if row.boot else None
+    sent, outcome = tuple(Write(word) for word in json.loads(row.sent)), json.loads(row.outcome)
+    order = PowerOrder(Verb(row.verb), override, sent=sent, kept=_kept(outcome))
+    return SavedOrder(row.id, row.machine_id, order, row.created_at, row.finished_at, outcome)
+
+
+def _kept(outcome: Mapping[str, Any]) -> Kept | None:
+    row = outcome.get("kept")
+    if not row:
+        return None
+    return Kept(row["driver"], row["address"], _override(row["before"]), _override(row["found"]), row["at"])
+
+
+def _override(row: Mapping[str, Any]) -> Override:
+    return Override(Device(row["device"]), Mode(row["mode"]), row["once"])

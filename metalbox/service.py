@@ -135,7 +135,7 @@ class Service:
         left_out = self.leases.restore(database.store.load_leases(), now)
         if left_out:
             log.warning("%d stored leases belong to no configured subnet and are not used", left_out)
-        self.switchboard = Switchboard(database, self.journal, config.data_dir)
+        self.switchboard = Switchboard(database, self.journal, config.data_dir, config.power_budgets)
         self.dhcp = DhcpServer(
             config,
             self.leases,
@@ -199,7 +199,7 @@ class Service:
             "api": self.api_counters,
             "ra": self.advertiser.counters,
             "journal": self.journal.counters,
-            "power": self.switchboard.front.counters,
+            "power": self.switchboard.counters,
         }
         return {
             "version": __version__,
@@ -239,6 +239,7 @@ class Service:
     def remember(self, machine: Machine) -> None:
         """The machine has reported."""
         self.known.update(dict.fromkeys(machine.macs, machine))
+        self.switchboard.worker.overrides.alive(machine.id)
 
     async def settle(self) -> None:
         """End the conflicts of machines whose twin has gone for good, until cancelled."""
@@ -253,7 +254,10 @@ class Service:
         """Who asks what to boot."""
         macs = (asking.mac,) if asking.mac else ()
         marks = (macs, asking.uuid, asking.serial, asking.vendor, time.time())
-        return await self.database.run(inventory.recognise, *marks)
+        machine = await self.database.run(inventory.recognise, *marks)
+        if machine is not None:
+            self.switchboard.worker.overrides.alive(machine.id)
+        return machine
 
     def render(self, name: str, client: str) -> bytes | None:
         """Files that TFTP makes on request."""

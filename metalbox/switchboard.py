@@ -9,14 +9,16 @@ from pathlib import Path
 
 from metalbox import bmcaccounts, bmcs
 from metalbox.bmcrecords import BmcRecord
+from metalbox.config import PowerBudget
 from metalbox.errors import MetalboxError
 from metalbox.evidence import PowerFacts
 from metalbox.journal import Journal, Kind
 from metalbox.machine import Mac
-from metalbox.power import DRIVERS, Endpoint
+from metalbox.power import DRIVERS, Endpoint, PowerState
 from metalbox.power.orders import Observation
 from metalbox.power.patrol import Machines, Patrol
 from metalbox.power.polite import Front, Key
+from metalbox.power.stagger import Budget
 from metalbox.powerfacts import power_facts
 from metalbox.secrets import Vault
 from metalbox.store import Database, Store
@@ -31,12 +33,14 @@ MAX_HEARD = 4096
 class Switchboard:
     """Made from an open database; `run` it in the service's task group, `close` it before the database."""
 
-    def __init__(self, database: Database, journal: Journal, data_dir: Path) -> None:
+    def __init__(
+        self, database: Database, journal: Journal, data_dir: Path, budgets: Sequence[PowerBudget] = ()
+    ) -> None:
         """Raises StartError when passwords are stored and their key is not there."""
         with database.store.transaction():
             in_use = database.store.bmcs.keys_in_use()
         self.vault = Vault.open(data_dir, in_use)
-        self.front = Front()
+        self.front = Front(budgets={row.label: Budget(row.per_second, row.burst) for row in budgets})
         self._database = database
         self._journal = journal
         self.worker = Worker(database, self.front, journal, self.endpoints)
@@ -105,6 +109,8 @@ class Switchboard:
             text = f"its BMC cannot be asked: {after.text}"
         elif after.state != before.state:
             text = f"is {after.state}, as {after.source} reads it"
+            if before.state is PowerState.OFF and after.state is PowerState.ON:
+                self.worker.overrides.switched_on(machine)
         elif before.code and not after.code:
             text = f"its BMC answers again: it is {after.state}"
         if text:

@@ -10,14 +10,15 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
 
 from metalbox.errors import NotFound, Refused
 from metalbox.journal import Journal, Kind
 from metalbox.machine import Machine
+from metalbox.overrides import Overrides
 from metalbox.power import Endpoint, Override, PowerState
-from metalbox.power.orders import Outcome, PowerOrder, Verb, Write
+from metalbox.power.orders import Kept, Outcome, PowerOrder, Verb, Write
 from metalbox.power.polite import Front
 from metalbox.powerrecords import SavedOrder
 from metalbox.store import Database, Store
@@ -49,6 +50,8 @@ class Worker:
         self._now = now
         self._queue: asyncio.Queue[int] = asyncio.Queue()
         self._finished: dict[int, asyncio.Event] = {}
+        self._begun: set[int] = set()
+        self.overrides = Overrides(database, front, journal, endpoints, now)
 
     async def order(self, machine: Machine, verb: Verb, boot: Override | None = None) -> int:
         """Save an order and return its id; it is begun at once. Raises Refused."""
@@ -82,29 +85,49 @@ class Worker:
 
     async def run(self) -> None:
         """Take up what an earlier life left, then carry out what comes, until cancelled."""
+        await self.overrides.load()
         for left in await self._database.run(lambda store: store.power_orders.unfinished()):
             self._queue.put_nowait(left.id)
         async with asyncio.TaskGroup() as group:
+            group.create_task(self.overrides.run(), name="overrides")
             while True:
                 number = await self._queue.get()
                 group.create_task(self._carry_out(number), name=f"order {number}")
 
     async def _carry_out(self, number: int) -> None:
-        saved = await self._database.run(lambda store: store.power_orders.get(number))
-        if saved is None or saved.finished_at is not None:
+        # One that came while those of an earlier life were read is in the queue twice.
+        if number in self._begun:
             return
+        self._begun.add(number)
+        try:
+            saved = await self._database.run(lambda store: store.power_orders.get(number))
+            if saved is not None and saved.finished_at is None:
+                await self._see_through(saved)
+        finally:
+            self._begun.discard(number)
+
+    async def _see_through(self, saved: SavedOrder) -> None:
+        self.overrides.begin(saved.machine_id)
+        try:
+            await self._finish(saved, await self._outcome(saved))
+        finally:
+            self.overrides.end(saved.machine_id)
+        event = self._finished.pop(saved.id, None)
+        if event is not None:
+            event.set()
+
+    async def _outcome(self, saved: SavedOrder) -> Outcome:
         age = self._now() - saved.created_at
         # A clock that was set back makes an order look as if it were to come: that is no reason to forget it.
         if age > ABANDON_SECONDS and not saved.order.sent:
-            outcome = Outcome(False, PowerState.UNKNOWN, f"given up: it was ordered {age:.0f} s ago", "abandoned")
-        else:
-            outcome = await self._send(saved)
+            return Outcome(False, PowerState.UNKNOWN, f"given up: it was ordered {age:.0f} s ago", "abandoned")
+        return self.overrides.inherit(saved.machine_id, await self._send(saved))
+
+    async def _finish(self, saved: SavedOrder, outcome: Outcome) -> None:
         now = self._now()
-        await self._database.run(lambda store: store.power_orders.finish(number, outcome, now))
+        await self._database.run(lambda store: store.power_orders.finish(saved.id, outcome, now))
+        await self.overrides.finished(saved, outcome)
         self._tell(saved, outcome, now)
-        event = self._finished.pop(number, None)
-        if event is not None:
-            event.set()
 
     async def _send(self, saved: SavedOrder) -> Outcome:
         sent = list(saved.order.sent)
@@ -113,13 +136,30 @@ class Worker:
             sent.append(write)
             await self._database.run(lambda store: store.power_orders.mark_sent(saved.id, sent))
 
-        endpoints = await self._database.run(self._endpoints, saved.machine_id)
+        async def about_to_set(kept: Kept) -> None:
+            await self._database.run(lambda store: store.power_orders.mark_kept(saved.id, kept))
+
+        def waits(before: int) -> None:
+            others = f"{before} other{'s are' if before != 1 else ' is'} before it" if before else "it is the next"
+            text = f"{_words(saved.order.verb, saved.order.boot)} waits for its turn to be switched on: {others}"
+            data = {"order": saved.id, "before": before}
+            self._journal.record(Kind.POWER, text, now=self._now(), machine_id=saved.machine_id, data=data)
+
+        # By its labels as they are now, not as they were when it was ordered.
+        endpoints, labels = await self._database.run(self._subject, saved.machine_id)
+        order = replace(saved.order, labels=labels)
         try:
-            return await self._front.power(saved.machine_id, endpoints, saved.order, saved=about_to_send)
+            return await self._front.power(
+                saved.machine_id, endpoints, order, saved=about_to_send, waits=waits, sets=about_to_set
+            )
         except Exception as error:
             # One order's bug must not take down the others, nor be taken up again and again after each restart.
             log.exception("order %d failed", saved.id)
             return Outcome(False, PowerState.UNKNOWN, f"failed: {type(error).__name__}", "bug")
+
+    def _subject(self, store: Store, machine_id: int) -> tuple[Sequence[Endpoint], Mapping[str, str]]:
+        machine = store.machines.get(machine_id)
+        return self._endpoints(store, machine_id), machine.labels if machine else {}
 
     def _tell(self, saved: SavedOrder, outcome: Outcome, now: float) -> None:
         what = _words(saved.order.verb, saved.order.boot)

@@ -33,6 +33,7 @@ LAYERS: tuple[tuple[str, int], ...] = (
     ("metalbox.web", 4),
     ("metalbox.switchboard", 4),
     ("metalbox.worker", 4),
+    ("metalbox.overrides", 4),
     ("metalbox.consoles", 3),
     ("metalbox.recording", 2),
     ("metalbox.inventory", 3),

@@ -9,11 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from sqlalchemy.exc import OperationalError
 
 from metalbox.errors import NotFound, Refused
 from metalbox.journal import Journal
 from metalbox.machine import Machine
 from metalbox.power import Device, Endpoint, Mode, Override, Power
+from metalbox.power.desk import Clock
 from metalbox.power.orders import PowerOrder, Verb, Write
 from metalbox.power.polite import Front, Manners
 from metalbox.store import Database, Store, sqlite_url
@@ -48,6 +50,9 @@ class Box(Power):
         self.done.append("off")
         self.power = False
 
+    async def cycle(self) -> None:
+        self.done.append("cycle")
+
     async def boot_next(self, device: Device, *, mode: Mode = Mode.KEEP, once: bool = True) -> None:
         self.done.append(f"boot {device}")
         self.boot = Override(device, mode, once)
@@ -69,7 +74,8 @@ class Bench:
     async def life(self) -> AsyncIterator[tuple[Worker, Database, Machine]]:
         """One run of the service; leaving it is a stop in the middle of whatever is going on."""
         database = Database(Store.open(sqlite_url(self.folder / "metalbox.db")))
-        front = Front(connect=lambda endpoint: self.box, manners=QUICK)
+        clock = Clock(now=lambda: self.now)
+        front = Front(connect=lambda endpoint: self.box, manners=QUICK, clock=clock)
         worker = Worker(database, front, Journal(), lambda store, number: self.endpoints, lambda: self.now)
         machine = await database.run(_machine)
         task = asyncio.create_task(worker.run())
@@ -168,6 +174,36 @@ async def test_an_order_that_is_not_there(bench: Bench) -> None:
             await worker.wait(77, 0)
 
 
+async def test_a_database_that_fails_for_a_while(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing leaves that is not on disk, and the order is carried out when the disk has room again."""
+    monkeypatch.setattr("metalbox.steadfast.FIRST_SECONDS", 0.01)
+    async with bench.life() as (worker, database, machine):
+        number = await worker.order(machine, Verb.ON)
+        whole, asked = database.run, 0
+
+        async def full(*args: Any, **kwargs: Any) -> Any:
+            nonlocal asked
+            asked += 1
+            if asked % 4:
+                assert bench.box.done == [] or asked > 4
+                raise OperationalError("UPDATE", {}, Exception("database or disk is full"))
+            return await whole(*args, **kwargs)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(database, "run", full)
+            async with asyncio.timeout(10):
+                while "on" not in bench.box.done or worker._finished or asked < 12:
+                    await asyncio.sleep(0.01)
+        saved = await worker.wait(number, 5)
+        assert saved.outcome["done"] is True
+        assert worker.counters["database failed"] >= 9
+        with monkeypatch.context() as patch:
+            patch.setattr(database, "run", full)
+            with pytest.raises(OperationalError):
+                await worker.order(machine, Verb.OFF)
+    assert bench.box.done == ["on"]
+
+
 async def test_a_bug_in_one_order_stops_no_other(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     async def broken(*args: Any, **kwargs: Any) -> Any:
         raise ZeroDivisionError
@@ -179,3 +215,11 @@ async def test_a_bug_in_one_order_stops_no_other(bench: Bench, monkeypatch: pyte
         second = await worker.wait(await worker.order(machine, Verb.ON), 5)
     assert first.outcome["code"] == "bug"
     assert second.outcome["done"] is True
+
+
+async def test_an_order_that_comes_while_the_service_starts_is_carried_out_once(bench: Bench) -> None:
+    async with bench.life() as (worker, _, machine):
+        numbers = [await worker.order(machine, Verb.RESET) for _ in range(3)]
+        for number in numbers:
+            assert (await worker.wait(number, 5)).outcome["done"]
+    assert bench.box.done == ["on", "cycle", "cycle"]

@@ -95,7 +95,7 @@ def run_status(args: argparse.Namespace) -> int:
             row["state"],
             _age(row["age"]),
             row["source"] or "-",
-            row["text"] and f"{row['code']}: {row['text']}",
+            _wait_in_words(row) or (row["text"] and f"{row['code']}: {row['text']}"),
         )
         for row in rows
     ]
@@ -143,7 +143,7 @@ def _follow(args: argparse.Namespace, orders: Mapping[str, int]) -> int:
                 break
         count = f"[{place}/{len(orders)}] " if len(orders) > 1 else ""
         if not row["finished_at"]:
-            print(f"{count}{name}: not done within {args.wait} s; it goes on")
+            print(f"{count}{name}: not done within {args.wait} s; it {_wait_in_words(row) or 'goes on'}")
             worst = 5
             continue
         outcome = row["outcome"]
@@ -200,6 +200,13 @@ def _names(args: argparse.Namespace) -> Sequence[str]:
     aliases = {mark: row["name"] for row in rows for mark in (*row["macs"], str(row["id"]), row["serial"]) if mark}
     aliases |= {row["uuid"]: row["name"] for row in rows if shared[row["uuid"]] == 1}
     return selectors.select(args.names, [row["name"] for row in rows], aliases=aliases)
+
+
+def _wait_in_words(row: Mapping[str, Any]) -> str:
+    before = row["waits_behind"]
+    if before is None:
+        return ""
+    return f"waits for its turn to be switched on, {before} before it"
 
 
 def _age(age: float | None) -> str:

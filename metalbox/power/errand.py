@@ -7,14 +7,15 @@ never simply repeated: the state is read again first. An override that cannot be
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from metalbox.errors import BmcNotObeyed, BmcNotSupported, PowerError
-from metalbox.power import Asked, Endpoint, Override, Power, PowerState
+from metalbox.power import Asked, Device, Endpoint, Override, Power, PowerState
 from metalbox.power.breaker import INSIST_SECONDS, rule_of
 from metalbox.power.desk import Link, most_telling
-from metalbox.power.orders import BLIND, WANTED, Answer, Note, Outcome, PowerOrder, Verb, Write, next_write
+from metalbox.power.orders import BLIND, WANTED, Answer, Kept, Note, Outcome, PowerOrder, Verb, Write, next_write
 from metalbox.power.verify import ReadBack, describe, is_set, read_back, stays
 
 if TYPE_CHECKING:
@@ -48,12 +49,16 @@ class Errand:
         endpoints: Sequence[Endpoint],
         order: PowerOrder,
         saved: Callable[[Write], Awaitable[None]] | None,
+        waits: Callable[[int], None] | None = None,
+        sets: Callable[[Kept], Awaitable[None]] | None = None,
     ) -> None:
         self._front = front
         self._machine = machine
         self._endpoints = endpoints
         self._order = order
         self._saved = saved
+        self._waits = waits
+        self._sets = sets
         self._links = front.links(machine, endpoints)
         self._sent: list[Write] = list(order.sent)
         self._writes: list[Write] = []
@@ -71,6 +76,7 @@ class Errand:
         self._boot_driver = ""
         self._boot_error: PowerError | None = None
         self._boot_asked: Asked | None = None
+        self._kept: Kept | None = None
 
     async def run(self) -> Outcome:
         """Carry the order out."""
@@ -92,6 +98,7 @@ class Errand:
             attempts=tuple(self._attempts),
             asked=self._asked,
             seconds=self._front.clock.tick() - started,
+            kept=self._kept,
         )
 
     def _sentence(self) -> str:
@@ -130,7 +137,7 @@ class Errand:
                 self._warn_of_unused_boot()
                 return
             if write is Write.ON and not admitted:
-                await self._front.turnstile.admit(self._machine, self._order.labels)
+                await self._front.turnstile.admit(self._machine, self._order.labels, self._waits)
                 admitted = True
                 continue  # it may have been minutes: read again
             link = await self._next_link(write)
@@ -302,6 +309,9 @@ class Errand:
             return await self._front.say(link, "override", lambda power: power.override())
 
         manners, clock = self._front.manners, self._front.clock
+        before = await self._before(link, wanted, read)
+        if before is not None and self._sets is not None:
+            await self._sets(Kept(link.driver, link.endpoint.address, before, wanted, self._front.clock.now()))
         await self._front.say(link, "boot_next", set_it, seconds=manners.write)
         if link.power is not None and link.power.asked is not None:
             self._boot_asked = link.power.asked
@@ -321,10 +331,29 @@ class Errand:
             )
             link.desk.failed(link, "boot_next", error)
             raise error
-        elif seen.value is not None and stays(wanted, seen.value):
+        elif seen.value is not None:
+            self._look_again(link, wanted, before, seen.value)
+
+    async def _before(self, link: Link, wanted: Override, read: Callable[[], Awaitable[Override]]) -> Override | None:
+        """What is set before something is set for one boot; None where it is set for all, or nobody can read."""
+        if not wanted.once or wanted.device is Device.NONE:
+            return None
+        earlier = self._order.kept
+        if earlier is not None and (earlier.driver, earlier.address) == (link.driver, link.endpoint.address):
+            return earlier.before
+        with suppress(PowerError):  # it is told when it is read back
+            return await read()
+        return None
+
+    def _look_again(self, link: Link, wanted: Override, before: Override | None, found: Override) -> None:
+        """Remember what was set for one boot; warn where the BMC says that it holds for all and nobody will know."""
+        if before is not None:
+            self._kept = Kept(link.driver, link.endpoint.address, before, found, self._front.clock.now())
+        if stays(wanted, found) and before != found:
+            then = "it is taken back after that boot" if self._kept else "it must be cleared later"
             error = BmcNotObeyed(
-                f"{link.driver} was told {describe(wanted)} and keeps it for all boots: it must be cleared later",
-                evidence=f"{link.driver} reads back: {describe(seen.value)}",
+                f"{link.driver} was told {describe(wanted)} and keeps it for all boots: {then}",
+                evidence=f"{link.driver} reads back: {describe(found)}",
             )
             self._warnings.append(self._front.note(link, "boot_next", error))
 

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-from metalbox.power import Asked, Override, PowerState
+from metalbox.power import Asked, Device, Override, PowerState
 
 
 class Verb(StrEnum):
@@ -48,16 +48,37 @@ BLIND = frozenset({"none", "wol"})
 
 
 @dataclass(frozen=True, slots=True)
+class Kept:
+    """An override that was set for one boot, which its BMC may keep for all: to be looked at after that boot.
+
+    `before` and `found` are what was read before and after it was set, by this driver at this address.
+    """
+
+    driver: str
+    address: str
+    before: Override
+    found: Override
+    at: float
+
+    @property
+    def undone(self) -> Override:
+        """What is set to take it back: what someone had set for all boots, else nothing."""
+        return self.before if self.before.device is not Device.NONE and not self.before.once else Override()
+
+
+@dataclass(frozen=True, slots=True)
 class PowerOrder:
     """An order. `boot` is set before the machine starts; `labels` are what power-ons are budgeted by.
 
-    `sent` is what an earlier life of the service had saved as about to be sent, oldest first.
+    `sent` is what an earlier life of the service had saved as about to be sent, oldest first, and `kept` what it had
+    saved before it set the override.
     """
 
     verb: Verb
     boot: Override | None = None
     labels: Mapping[str, str] = field(default_factory=dict, hash=False)
     sent: tuple[Write, ...] = ()
+    kept: Kept | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +120,7 @@ class Outcome:
     attempts: tuple[Note, ...] = ()
     asked: Asked | None = None
     seconds: float = 0.0
+    kept: Kept | None = None  # what is to be looked at after the boot
 
 
 @dataclass(frozen=True, slots=True)

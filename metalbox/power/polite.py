@@ -19,8 +19,9 @@ from metalbox.power import VERBS, Endpoint, Power, PowerState, connect
 from metalbox.power.breaker import pause_before, rule_of
 from metalbox.power.desk import Clock, Desk, Link, desk_name, most_telling, scrub
 from metalbox.power.errand import Errand
-from metalbox.power.orders import Answer, Note, Observation, Outcome, PowerOrder, Write
+from metalbox.power.orders import Answer, Kept, Note, Observation, Outcome, PowerOrder, Write
 from metalbox.power.stagger import Budget
+from metalbox.power.takeback import Fate, take_back
 from metalbox.power.turnstile import Turnstile
 
 __all__ = ["Answer", "Clock", "Desk", "Front", "Manners"]
@@ -28,6 +29,8 @@ __all__ = ["Answer", "Clock", "Desk", "Front", "Manners"]
 T = TypeVar("T")
 Key = int | str
 Saved = Callable[[Write], Awaitable[None]]
+Waits = Callable[[int], None]
+Sets = Callable[[Kept], Awaitable[None]]
 
 # Redfish reads state and override better than IPMI, and people are asked last.
 RANK = {"redfish": 0, "ipmi": 1, "libvirt": 2, "wol": 3, "none": 4}
@@ -39,6 +42,7 @@ WORDS = {
     "sensors": "read sensors",
     "event_log": "read an event log",
     "inventory": "say what machine this is",
+    "console": "open a serial console",
 }
 
 
@@ -96,16 +100,35 @@ class Front:
         return any(link.desk.busy for link in self._links_of(machine, endpoints))
 
     async def power(
-        self, machine: Key, endpoints: Sequence[Endpoint], order: PowerOrder, *, saved: Saved | None = None
+        self,
+        machine: Key,
+        endpoints: Sequence[Endpoint],
+        order: PowerOrder,
+        *,
+        saved: Saved | None = None,
+        waits: Waits | None = None,
+        sets: Sets | None = None,
     ) -> Outcome:
         """Carry out an order and read back that it was obeyed; a failure is an Outcome, not an exception.
 
         `saved` is awaited before each write leaves, with the write: who stores it can give it back as `order.sent`
-        after a crash, and the order goes on where the machine is.
+        after a crash, and the order goes on where the machine is. `waits` is told how many are before this machine when
+        the budgets let it not be switched on at once. `sets` is awaited before an override is set for one boot.
         """
         lock = self._orders.setdefault(machine, asyncio.Lock())
         async with lock:
-            return await Errand(self, machine, endpoints, order, saved).run()
+            return await Errand(self, machine, endpoints, order, saved, waits, sets).run()
+
+    async def take_back(
+        self, machine: Key, endpoints: Sequence[Endpoint], kept: Kept, *, wanted: Callable[[], bool]
+    ) -> Fate:
+        """Take an override back that was set for one boot, unless an order that came first makes it not `wanted`.
+
+        Raises PowerError.
+        """
+        lock = self._orders.setdefault(machine, asyncio.Lock())
+        async with lock:
+            return await take_back(self, machine, endpoints, kept) if wanted() else Fate.GONE
 
     async def ask(
         self,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Hashable, Mapping
+from collections.abc import Callable, Hashable, Mapping
 
 from metalbox.power.desk import Clock
 from metalbox.power.stagger import Budget, Stagger
@@ -22,8 +22,16 @@ class Turnstile:
         """Who waits to be switched on, in order."""
         return self._stagger.waiting
 
-    async def admit(self, key: Hashable, labels: Mapping[str, str]) -> None:
-        """Return when the machine `key` may be switched on. Cancelling gives the place in the queue back."""
+    def before(self, key: Hashable) -> int | None:
+        """How many wait before the machine `key`; None when it does not wait."""
+        waiting = self.waiting
+        return waiting.index(key) if key in waiting else None
+
+    async def admit(self, key: Hashable, labels: Mapping[str, str], waits: Callable[[int], None] | None = None) -> None:
+        """Return when the machine `key` may be switched on. Cancelling gives the place in the queue back.
+
+        `waits` is called once, with the number of those before it, when it may not at once.
+        """
         admitted = self._admitted.setdefault(key, asyncio.Event())
         self._stagger.ask(key, labels)
         try:
@@ -33,6 +41,9 @@ class Turnstile:
                         event.set()
                 if admitted.is_set():
                     return
+                if waits is not None:
+                    waits(self.before(key) or 0)
+                    waits = None
                 await self._wait(admitted)
         finally:
             self._stagger.leave(key)

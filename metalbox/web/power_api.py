@@ -62,15 +62,16 @@ class PowerApi:
         number = request.match_info["number"]
         wait = _seconds(request.query.get("wait", "0"))
         saved = await self._worker.wait(int(number), wait)
-        return web.json_response(_order(saved))
+        return web.json_response({**_order(saved), "waits_behind": self._front.turnstile.before(saved.machine_id)})
 
     async def state(self, request: web.Request) -> web.Response:
-        """The machine's power as last observed, or with `refresh=1` as read now."""
+        """The machine's power as last observed, or with `refresh=1` as read now; and who is switched on before it."""
         machine, endpoints = await self._subject(request)
         if request.query.get("refresh") == "1":
             await self._front.observe(machine.id, endpoints, insist=True)
         observation = self._front.observation(machine.id)
-        answer = {**dataclasses.asdict(observation), "age": observation.age(self._now())}
+        before = self._front.turnstile.before(machine.id)
+        answer = {**dataclasses.asdict(observation), "age": observation.age(self._now()), "waits_behind": before}
         return web.json_response({"machine": machine.name, **answer})
 
     async def sensors(self, request: web.Request) -> web.Response:

@@ -60,9 +60,9 @@ def test_by_its_mac(two: Any) -> None:
 
 
 def test_not_done_in_time(two: Any, capsys: pytest.CaptureFixture[str]) -> None:
-    two.answers["GET /api/v1/orders/1"] = (200, {"finished_at": None, "outcome": {}})
+    two.answers["GET /api/v1/orders/1"] = (200, {"finished_at": None, "outcome": {}, "waits_behind": 3})
     assert run(two, "power", "reset", "r1-01", "--wait", "0") == 5
-    assert "not done within 0 s" in capsys.readouterr().out
+    assert "not done within 0 s; it waits for its turn to be switched on, 3 before it" in capsys.readouterr().out
 
 
 def test_boot_next(two: Any) -> None:
@@ -72,8 +72,15 @@ def test_boot_next(two: Any) -> None:
 
 
 def test_status(two: Any, capsys: pytest.CaptureFixture[str]) -> None:
-    known = {"state": "on", "age": 12.4, "source": "redfish", "code": "", "text": ""}
-    sick = {"state": "unknown", "age": None, "source": "", "code": "hung", "text": "no answer in 10 s"}
+    known = {"state": "on", "age": 12.4, "source": "redfish", "code": "", "text": "", "waits_behind": None}
+    sick = {
+        "state": "unknown",
+        "age": None,
+        "source": "",
+        "code": "hung",
+        "text": "no answer in 10 s",
+        "waits_behind": None,
+    }
     for name, answer in (("r1-01", known), ("r1-02", sick)):
         two.answers[f"GET /api/v1/machines/{name}/power"] = (200, {"machine": name, **answer})
     assert run(two, "power", "status", "all") == 0

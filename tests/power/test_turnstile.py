@@ -28,6 +28,19 @@ def test_twenty_at_once_start_at_their_rate_and_without_a_budget_all_do() -> Non
     assert turn(story({})) == [0.0] * 20
 
 
+def test_who_waits_is_told_once_how_many_are_before_it() -> None:
+    async def story() -> tuple[list[int], list[int | None]]:
+        gate = Turnstile({"": Budget(1.0)}, turned_clock())
+        told: list[int] = []
+        tasks = [asyncio.create_task(gate.admit(key, {}, told.append)) for key in "abcd"]
+        await asyncio.sleep(0.5)
+        places = [gate.before(key) for key in "abcd"]
+        await asyncio.gather(*tasks)
+        return told, places
+
+    assert turn(story()) == ([0, 1, 2], [None, 0, 1, 2])
+
+
 def test_who_is_cancelled_gives_its_place_up() -> None:
     async def story() -> list[str]:
         gate = Turnstile({"": Budget(1.0)}, turned_clock())

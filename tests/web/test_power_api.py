@@ -39,6 +39,7 @@ async def test_the_state_is_an_observation_with_its_age(stack: Stack) -> None:
     status, row = await call(stack, "GET", "/api/v1/machines/sn12345/power?refresh=1")
     assert status == 200
     assert (row["machine"], row["state"], row["age"]) == ("sn12345", "unknown", None)
+    assert row["waits_behind"] is None
 
 
 async def test_a_machine_without_a_bmc(stack: Stack) -> None:
