@@ -113,7 +113,11 @@ def credentials(store: Store, vault: Vault, number: int) -> Credentials | None:
 
 def endpoints(store: Store, vault: Vault, number: int) -> list[Endpoint]:
     """Where and how this BMC is reached, to be tried in this order. Raises NotFound, Refused."""
-    record = bmcs.get(store, number)
+    return endpoints_of(vault, bmcs.get(store, number))
+
+
+def endpoints_of(vault: Vault, record: BmcRecord) -> list[Endpoint]:
+    """Where and how this BMC is reached, to be tried in this order. Raises Refused."""
     account = _credentials(vault, record)
     kinds = record.drivers or USUAL
     found = []
@@ -133,7 +137,7 @@ def endpoints_of_machine(store: Store, vault: Vault, machine_id: int) -> list[tu
     """The endpoints of a machine's BMCs, each with the BMC's id; [] when it has none. Raises Refused."""
     with store.transaction():
         records = sorted(store.bmcs.of_machine(machine_id), key=lambda record: (not record.sealed, -record.last_seen))
-        return [(record.id, endpoint) for record in records for endpoint in endpoints(store, vault, record.id)]
+        return [(record.id, endpoint) for record in records for endpoint in endpoints_of(vault, record)]
 
 
 def reseal(store: Store, old: Vault, new: Vault) -> int:

@@ -129,6 +129,11 @@ class Bmcs:
         """Every BMC, by id."""
         return self._all()
 
+    def after(self, number: int, limit: int) -> list[BmcRecord]:
+        """The first `limit` BMCs whose ids are above `number`."""
+        query = sa.select(bmcs).where(bmcs.c.id > number).order_by(bmcs.c.id).limit(limit)
+        return [_record(row) for row in self._connection.execute(query)]
+
     def of_machine(self, machine_id: int) -> list[BmcRecord]:
         """The BMCs of one machine: one, as a rule."""
         return self._all(bmcs.c.machine_id == machine_id)

@@ -113,18 +113,20 @@ def identified(store: Store, number: int, driver: str, said: BmcInventory, now: 
 
 
 def answered(store: Store, number: int, driver: str, now: float) -> list[Entry]:
-    """Note that a BMC has done over this driver what it was asked for. Raises NotFound."""
+    """Note that a BMC has done over this driver ("": one of its own) what it was asked for. Raises NotFound."""
     with store.transaction():
         before = get(store, number)
-        if driver in before.drivers and not before.error_code:
+        is_known = driver == "" or driver in before.drivers
+        if is_known and not before.error_code:
             if now - before.last_seen > SEEN_SECONDS:
                 store.bmcs.saw(number, now)
             return []
-        drivers = before.drivers if driver in before.drivers else (*before.drivers, driver)
+        drivers = before.drivers if is_known else (*before.drivers, driver)
         after = dataclasses.replace(before, drivers=drivers, last_seen=now, error_code="", error_text="")
         entries = _save(store, before, after, Source.SCAN, now)
         if before.error_code:
-            text = f"the BMC {after.shown} answers again ({driver}), after: {before.error_text}"
+            by = f" ({driver})" if driver else ""
+            text = f"the BMC {after.shown} answers again{by}, after: {before.error_text}"
             entries += _tell(store, Kind.POWER, text, after, now, {"code": before.error_code, "driver": driver})
         return entries
 

@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import logging
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
 
@@ -21,6 +22,7 @@ from metalbox.power import Endpoint, Override, PowerState
 from metalbox.power.orders import Kept, Outcome, PowerOrder, Verb, Write
 from metalbox.power.polite import Front
 from metalbox.powerrecords import SavedOrder
+from metalbox.steadfast import Steadfast
 from metalbox.store import Database, Store
 
 log = logging.getLogger("metalbox.power")
@@ -43,7 +45,9 @@ class Worker:
         now: Callable[[], float] = time.time,
     ) -> None:
         """`endpoints` gives the ways to a machine's power, the secrets opened, in the database's thread."""
-        self._database = database
+        # Who orders is told when the database fails; what was accepted is seen through.
+        self._plain = database
+        database = self._database = Steadfast(database)
         self._front = front
         self._journal = journal
         self._endpoints = endpoints
@@ -53,11 +57,16 @@ class Worker:
         self._begun: set[int] = set()
         self.overrides = Overrides(database, front, journal, endpoints, now)
 
+    @property
+    def counters(self) -> Counter[str]:
+        """How often the database failed."""
+        return self._database.counters
+
     async def order(self, machine: Machine, verb: Verb, boot: Override | None = None) -> int:
         """Save an order and return its id; it is begun at once. Raises Refused."""
         if machine.conflict:
             raise Refused(f"nothing may be ordered on {machine.name} while it is in conflict: {machine.conflict}")
-        number = await self._database.run(_save, machine.id, PowerOrder(verb, boot), self._now(), self._endpoints)
+        number = await self._plain.run(_save, machine.id, PowerOrder(verb, boot), self._now(), self._endpoints)
         what = _words(verb, boot)
         self._journal.record(
             Kind.POWER, f"ordered: {what}", now=self._now(), machine_id=machine.id, data={"order": number, "verb": verb}
@@ -78,7 +87,7 @@ class Worker:
         return await self._saved(number)
 
     async def _saved(self, number: int) -> SavedOrder:
-        saved = await self._database.run(lambda store: store.power_orders.get(number))
+        saved = await self._plain.run(lambda store: store.power_orders.get(number))
         if saved is None:
             raise NotFound(f"there is no order {number}: only the newest of each machine are kept")
         return saved
@@ -145,13 +154,16 @@ class Worker:
             data = {"order": saved.id, "before": before}
             self._journal.record(Kind.POWER, text, now=self._now(), machine_id=saved.machine_id, data=data)
 
-        # By its labels as they are now, not as they were when it was ordered.
-        endpoints, labels = await self._database.run(self._subject, saved.machine_id)
-        order = replace(saved.order, labels=labels)
         try:
+            # By its labels as they are now, not as they were when it was ordered.
+            endpoints, labels = await self._database.run(self._subject, saved.machine_id)
+            order = replace(saved.order, labels=labels)
             return await self._front.power(
                 saved.machine_id, endpoints, order, saved=about_to_send, waits=waits, sets=about_to_set
             )
+        except Refused as error:
+            # The vault does not open its password.
+            return Outcome(False, PowerState.UNKNOWN, str(error), "refused")
         except Exception as error:
             # One order's bug must not take down the others, nor be taken up again and again after each restart.
             log.exception("order %d failed", saved.id)

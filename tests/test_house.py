@@ -43,7 +43,7 @@ LAYERS: tuple[tuple[str, int], ...] = (
     ("metalbox.presence", 3),
     ("metalbox.store", 2),
     ("metalbox.powerrecords", 2),
-    ("metalbox.powerfacts", 3),
+    ("metalbox.steadfast", 3),
     ("metalbox.powerfacts", 3),
     ("metalbox.orderrecords", 2),
     ("metalbox.orders", 3),
