@@ -34,6 +34,7 @@ LAYERS: tuple[tuple[str, int], ...] = (
     ("metalbox.switchboard", 4),
     ("metalbox.worker", 4),
     ("metalbox.overrides", 4),
+    ("metalbox.marks", 3),
     ("metalbox.consoles", 3),
     ("metalbox.recording", 2),
     ("metalbox.inventory", 3),

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from metalbox.cli import client, output
+from metalbox.labels import shown
 
 Row = Mapping[str, Any]
 
@@ -18,6 +19,10 @@ def add_parser(verbs: Any) -> None:
         "query", nargs="?", default="", help="only machines with this text in name, serial, product, MAC"
     )
     parser.add_argument("--state", default="", help="only machines in this state")
+    parser.add_argument(
+        "-l", "--selector", default="", metavar="LABELS", help="only machines with these labels: rack=r1,role!=db"
+    )
+    parser.add_argument("-w", "--wide", action="store_true", help="with owner and labels")
     client.add_arguments(parser)
     parser.set_defaults(run=run_list)
 
@@ -34,7 +39,8 @@ def add_parser(verbs: Any) -> None:
 
 def run_list(args: argparse.Namespace) -> int:
     """Print one line for each machine; below, those seen on the wire that have not reported."""
-    query = {key: value for key, value in (("state", args.state), ("q", args.query)) if value}
+    asked = {"state": args.state, "q": args.query, "selector": args.selector}
+    query = {key: value for key, value in asked.items() if value}
     answer = client.call(args.socket, "GET", "/api/v1/machines", query)
     if output.emit(answer, args.output):
         return 0
@@ -49,12 +55,16 @@ def run_list(args: argparse.Namespace) -> int:
             output.size(machine["memory_bytes"]),
             f"{machine['disks']} ({output.size(machine['disk_bytes'])})" if machine["disks"] else "none",
             output.ago(machine["last_seen"]),
+            *((machine["owner"] or "-", shown(machine["labels"]) or "-") if args.wide else ()),
         )
         for machine in answer["machines"]
     ]
     if rows:
-        head = ("NAME", "STATE", "FIRMWARE", "MODEL", "SERIAL", "ADDRESS", "MEMORY", "DISKS", "SEEN")
+        head: tuple[str, ...] = ("NAME", "STATE", "FIRMWARE", "MODEL", "SERIAL", "ADDRESS", "MEMORY", "DISKS", "SEEN")
+        head += ("OWNER", "LABELS") if args.wide else ()
         print(output.table(head, rows))
+    elif query:
+        print("no machine is like that: `metalbox list` shows all")
     else:
         print("no machines yet: switch one on that boots from the network, or try `metalbox lab up`")
     for stranger in answer.get("strangers", []):
@@ -95,6 +105,9 @@ def render(machine: Row) -> Iterator[str]:
         ("board", _join(system["board_vendor"], system["board_product"], system["board_serial"])),
         ("firmware", _firmware(firmware)),
         ("location", machine["location"]),
+        ("labels", shown(machine["labels"])),
+        ("owner", machine["owner"]),
+        ("note", machine["note"]),
         ("address", machine["address"]),
         ("seen", f"{output.ago(machine['last_seen'])}, first {output.clock(machine['first_seen'])}"),
     )

@@ -22,6 +22,7 @@ from metalbox.cli import (
     lab,
     leases,
     machines,
+    marks,
     power,
     serve,
     status,
@@ -29,7 +30,7 @@ from metalbox.cli import (
 )
 from metalbox.errors import MetalboxError
 
-VERBS = (serve, machines, events, why, power, bmc, leases, status, config, agent, boot_files, doctor, lab)
+VERBS = (serve, machines, marks, events, why, power, bmc, leases, status, config, agent, boot_files, doctor, lab)
 
 EPILOG = """examples:
   metalbox lab up --machines 2 --wait    try everything on this computer, with real firmware in QEMU

@@ -5,11 +5,10 @@ from __future__ import annotations
 import argparse
 import sys
 import time
-from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
-from metalbox.cli import client, output, selectors
+from metalbox.cli import choice, client, output, selectors
 from metalbox.errors import MetalboxError
 
 WAIT_SECONDS = 300
@@ -29,7 +28,7 @@ def add_parser(verbs: Any) -> None:
     parser = verbs.add_parser(
         "power",
         help="switch machines on and off, or tell whether they are on",
-        description="NAME is a name, a list a,b, a range r1-[01-20], or all. "
+        description="NAME is a name, a list a,b, a range r1-[01-20], labels rack=r1,role!=db, or all. "
         "Example: metalbox power on r1-[01-04] --max 4 --wait",
     )
     actions = parser.add_subparsers(title="actions", metavar="ACTION", required=True)
@@ -85,7 +84,7 @@ def run_status(args: argparse.Namespace) -> int:
     """One line for each machine."""
     query = {"refresh": 1} if args.refresh else {}
     rows = []
-    for name in _names(args):
+    for name in choice.machines(args.socket, args.names):
         rows.append(client.call(args.socket, "GET", f"/api/v1/machines/{client.segment(name)}/power", query))
     if output.emit({"power": rows}, args.output):
         return 0
@@ -105,7 +104,7 @@ def run_status(args: argparse.Namespace) -> int:
 
 def run_order(args: argparse.Namespace) -> int:
     """Order it of every machine, then wait if asked."""
-    names = _names(args)
+    names = choice.machines(args.socket, args.names)
     selectors.guard(names, args.max, verb=args.verb)
     body: dict[str, Any] = {"verb": "soft-off" if getattr(args, "soft", False) else args.verb}
     device = getattr(args, "device", None) or getattr(args, "boot", None)
@@ -192,14 +191,6 @@ def run_identify(args: argparse.Namespace) -> int:
     client.call(args.socket, "POST", path, body={})
     print(f"{args.name}: the light blinks for {args.seconds} s" if args.seconds else f"{args.name}: the light is off")
     return 0
-
-
-def _names(args: argparse.Namespace) -> Sequence[str]:
-    rows = client.call(args.socket, "GET", "/api/v1/machines")["machines"]
-    shared = Counter(row["uuid"] for row in rows)
-    aliases = {mark: row["name"] for row in rows for mark in (*row["macs"], str(row["id"]), row["serial"]) if mark}
-    aliases |= {row["uuid"]: row["name"] for row in rows if shared[row["uuid"]] == 1}
-    return selectors.select(args.names, [row["name"] for row in rows], aliases=aliases)
 
 
 def _wait_in_words(row: Mapping[str, Any]) -> str:

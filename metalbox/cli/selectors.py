@@ -1,7 +1,7 @@
-"""Which machines are meant: names, lists, ranges like `r[1-3]-[01-20]`, `all`; and how many at most. Touches nothing.
+"""Which machines are meant: names, lists, ranges like `r[1-3]-[01-20]`, labels, `all`; and how many at most.
 
 A selector means every name that it spells. One that is not known is an error, and nothing is done to the others: half a
-rack is not what was asked for.
+rack is not what was asked for. `rack=r1,role!=db` means every machine that fulfils all of it. Touches nothing.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from contextlib import suppress
 from itertools import product
 
 from metalbox.errors import InvalidValue, NotFound, Refused
+from metalbox.labels import fits, is_selector, read_selector
 from metalbox.machine import Mac
 
 ALL = "all"
@@ -26,12 +27,16 @@ _RANGE = re.compile(r"([0-9]{1,9})(?:-([0-9]{1,9}))?")
 
 
 def select(
-    selectors: Sequence[str], known: Iterable[str], *, aliases: Mapping[str, str] | None = None
+    selectors: Sequence[str],
+    known: Iterable[str],
+    *,
+    aliases: Mapping[str, str] | None = None,
+    labels: Mapping[str, Mapping[str, str]] | None = None,
 ) -> tuple[str, ...]:
     """The names that are meant, in the order of the selectors, each once.
 
     `aliases` maps other marks of a machine (id, MAC, UUID, serial) to its name; leave out what several machines share.
-    Raises NotFound for what is not known, InvalidValue for what cannot be read, Refused for labels, which are reserved.
+    `labels` are those of each machine. Raises NotFound for what is not known, InvalidValue for what cannot be read.
     """
     names = dict.fromkeys(known)
     marks = _marks(names, aliases or {})
@@ -40,6 +45,9 @@ def select(
     found: dict[str, None] = {}
     missing: dict[str, None] = {}
     for selector in selectors:
+        if is_selector(selector) and not _mark(selector, names, marks):
+            found |= dict.fromkeys(labelled(selector, labels or {}))
+            continue
         for text in [selector] if _mark(selector, names, marks) else split(selector):
             if text == ALL:
                 found |= dict.fromkeys(sorted(names, key=natural))
@@ -51,6 +59,15 @@ def select(
         raise NotFound(_unknown(list(missing), names))
     if not found:
         raise NotFound("there are no machines yet")
+    return tuple(found)
+
+
+def labelled(selector: str, labels: Mapping[str, Mapping[str, str]]) -> tuple[str, ...]:
+    """The machines whose labels fulfil it, r2 before r10. Raises NotFound when there is none, InvalidValue."""
+    terms = read_selector(selector)
+    found = sorted((name for name, has in labels.items() if fits(terms, has)), key=natural)
+    if not found:
+        raise NotFound(f"no machine has the labels {selector}: `metalbox list --wide` shows those there are")
     return tuple(found)
 
 
@@ -81,8 +98,6 @@ def split(text: str) -> list[str]:
 
 def spell(text: str) -> list[str]:
     """Every name that one selector spells: `r[1-2]-[01-03]` is six. The last bracket turns fastest."""
-    if "=" in text:
-        raise Refused(f"{text!r} selects by label, and machines have no labels: name them, or write r1-[01-20]")
     pieces = re.split(r"\[([^\[\]]*)\]", text)
     # Even places are plain text, odd ones what stood in brackets.
     if any(bracket in piece for piece in pieces[::2] for bracket in "[]"):

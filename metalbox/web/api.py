@@ -16,10 +16,12 @@ from metalbox.diagnosis import why
 from metalbox.errors import InvalidValue, NotFound
 from metalbox.evidence import Facts, PowerFacts
 from metalbox.journal import Entry, Journal, Kind
+from metalbox.labels import fits, read_selector
 from metalbox.machine import Mac, Machine
 from metalbox.report import clean, read_json, show
 from metalbox.store import Database, Store
 from metalbox.web.agent_api import AgentApi, read_body
+from metalbox.web.marks_api import MarksApi
 
 MAX_WAIT_SECONDS = 60.0
 DEFAULT_LIMIT = 200
@@ -57,6 +59,7 @@ class Api:
         self._now = now
         self._power = power
         self._stopping = asyncio.Event()
+        self.marks = MarksApi(database, now)
 
     def stop(self) -> None:
         """Answer all who wait for events now."""
@@ -67,10 +70,14 @@ class Api:
         return web.json_response(self._status())
 
     async def machines(self, request: web.Request) -> web.Response:
-        """All machines, and the strangers."""
+        """All machines, and the strangers; with `selector` the machines with these labels."""
         await self._journal.flush()
         state, query = request.query.get("state", ""), request.query.get("q", "")
-        return web.json_response(await self._database.run(inventory.listing, state, query, self._now()))
+        terms = read_selector(request.query.get("selector", ""))
+        found = await self._database.run(inventory.listing, state, query, self._now())
+        if terms:
+            found = {"machines": [row for row in found["machines"] if fits(terms, row["labels"])], "strangers": []}
+        return web.json_response(found)
 
     async def machine(self, request: web.Request) -> web.Response:
         """All of one machine."""

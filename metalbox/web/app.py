@@ -69,6 +69,8 @@ def api_app(api: Api, power: PowerApi, bmcs: BmcApi, counters: Counter[str]) -> 
             web.get("/api/v1/machines/{name}/events", api.events_of),
             web.get("/api/v1/machines/{name}/why", api.why),
             web.post("/api/v1/machines/{name}/report", api.order_report),
+            web.post("/api/v1/machines/{name}/labels", api.marks.labels),
+            web.post("/api/v1/machines/{name}/note", api.marks.describe),
             web.get("/api/v1/events", api.events),
             web.get("/api/v1/leases", api.leases),
             web.post("/api/v1/notes", api.note),

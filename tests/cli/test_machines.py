@@ -39,6 +39,9 @@ MACHINE = Machine(
     macs=(Mac("4c:d9:8f:00:00:01"),),
     hardware=HARDWARE,
     location="leaf1 Gi1/0/7",
+    labels={"rack": "r1", "pdu": "a"},
+    owner="ann",
+    note="left fan rattles",
     address="192.0.2.101",
     first_seen=1_700_000_000.0,
     last_seen=1_700_000_100.0,
@@ -51,6 +54,9 @@ SHOWN = """\
   asset tag   A17
   firmware    UEFI, Dell Inc. 2.2.4 04/12/2021, Secure Boot on, TPM 2.0
   location    leaf1 Gi1/0/7
+  labels      pdu=a,rack=r1
+  owner       ann
+  note        left fan rattles
   address     192.0.2.101
   cpus        CPU1: AMD EPYC 7302P (16 cores, 32 threads, 3000 MHz)
   memory      64 GiB in all
@@ -84,7 +90,7 @@ def test_list(scripted: Any, capsys: pytest.CaptureFixture[str]) -> None:
         "id": 1, "name": "7xk2p53", "state": "discovered", "vendor": "Dell Inc.", "product": "PowerEdge R6515",
         "serial": "7XK2P53", "uuid": "", "address": "192.0.2.101", "macs": [], "location": "", "conflict": "",
         "memory_bytes": 64 * 2**30, "cpus": 1, "disks": 2, "disk_bytes": 5 * 10**12, "first_seen": now,
-        "last_seen": now - 65, "mode": "uefi",
+        "last_seen": now - 65, "mode": "uefi", "owner": "ann", "labels": {"rack": "r1", "pdu": "a"},
     }  # fmt: skip
     strangers = [{"mac": "52:54:00:00:00:09", "last_seen": now - 61, "text": "offered undionly.kpxe"}]
     scripted.answers["GET /api/v1/machines"] = (200, {"machines": [row], "strangers": strangers})
@@ -96,12 +102,18 @@ def test_list(scripted: Any, capsys: pytest.CaptureFixture[str]) -> None:
         "seen, not in the inventory: 52:54:00:00:00:09 1m 1s ago: offered undionly.kpxe",
         "ask `metalbox why MAC` what holds them up",
     ]
+    assert main(["list", "--wide", "-l", "rack=r1", "--socket", str(scripted.path)]) == 0
+    assert scripted.requests[1][2] == "selector=rack%3Dr1"
+    head, line = (text.split("SEEN")[-1].split("ago")[-1].split() for text in capsys.readouterr().out.splitlines()[:2])
+    assert (head, line) == (["OWNER", "LABELS"], ["ann", "pdu=a,rack=r1"])
 
 
 def test_an_empty_list_says_what_to_do(scripted: Any, capsys: pytest.CaptureFixture[str]) -> None:
     scripted.answers["GET /api/v1/machines"] = (200, {"machines": [], "strangers": []})
     assert main(["list", "--socket", str(scripted.path)]) == 0
     assert "metalbox lab up" in capsys.readouterr().out
+    assert main(["list", "-l", "rack=r9", "--socket", str(scripted.path)]) == 0
+    assert capsys.readouterr().out == "no machine is like that: `metalbox list` shows all\n"
 
 
 def test_report(scripted: Any, capsys: pytest.CaptureFixture[str]) -> None:

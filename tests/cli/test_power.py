@@ -10,7 +10,8 @@ from metalbox.cli.main import main
 
 
 def row(name: str, number: int) -> dict[str, Any]:
-    return {"name": name, "id": number, "macs": [f"52:54:00:00:00:{number:02x}"], "serial": "", "uuid": f"u{number}"}
+    mac, labels = f"52:54:00:00:00:{number:02x}", {"rack": "r1", "place": str(number)}
+    return {"name": name, "id": number, "macs": [mac], "serial": "", "uuid": f"u{number}", "labels": labels}
 
 
 def outcome(text: str, done: bool = True, **more: Any) -> dict[str, Any]:
@@ -63,6 +64,11 @@ def test_not_done_in_time(two: Any, capsys: pytest.CaptureFixture[str]) -> None:
     two.answers["GET /api/v1/orders/1"] = (200, {"finished_at": None, "outcome": {}, "waits_behind": 3})
     assert run(two, "power", "reset", "r1-01", "--wait", "0") == 5
     assert "not done within 0 s; it waits for its turn to be switched on, 3 before it" in capsys.readouterr().out
+
+
+def test_by_label(two: Any) -> None:
+    assert run(two, "power", "off", "rack=r1,place!=1") == 0
+    assert two.requests[-1][1] == "/api/v1/machines/r1-02/power"
 
 
 def test_boot_next(two: Any) -> None:

@@ -103,11 +103,34 @@ def test_what_cannot_be_read(selector: str, sentence: str) -> None:
         select([], RACKS)
 
 
-@pytest.mark.parametrize("selector", ["rack=r1", "rack!=r1", "r1-01,role=web"])
-def test_labels_are_reserved(selector: str) -> None:
-    with pytest.raises(Refused, match="selects by label, and machines have no labels") as caught:
-        select([selector], RACKS)
-    assert caught.value.exit_code == 4
+LABELS = {"a10": {"rack": "r1", "role": "web"}, "a2": {"rack": "r1", "role": "db"}, "b1": {"rack": "r2"}, "c1": {}}
+
+
+@pytest.mark.parametrize(
+    ("selector", "names"),
+    [
+        (["rack=r1"], ("a2", "a10")),
+        (["rack=r1,role!=db"], ("a10",)),
+        (["role!=db"], ("a10", "b1", "c1")),
+        (["role=web,rack"], ("a10",)),
+        (["!rack"], ("c1",)),
+        (["c1", "rack=r2"], ("c1", "b1")),
+        (["rack=r2", "b1", "all"], ("b1", "a2", "a10", "c1")),
+    ],
+)
+def test_labels(selector: list[str], names: tuple[str, ...]) -> None:
+    assert select(selector, LABELS, labels=LABELS) == names
+
+
+def test_labels_that_no_machine_has() -> None:
+    for selector in ("rack=r3", "r1-01,role=web"):
+        with pytest.raises(NotFound, match="no machine has the labels") as caught:
+            select([selector], LABELS, labels=LABELS)
+        assert caught.value.exit_code == 3
+    with pytest.raises(InvalidValue, match="the value of rack"):
+        select(["rack="], LABELS, labels=LABELS)
+    with pytest.raises(NotFound, match="no machine is called rack"):
+        select(["rack"], LABELS, labels=LABELS)
 
 
 def test_the_guard() -> None:
