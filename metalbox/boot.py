@@ -129,6 +129,12 @@ class Decision:
 BOOTS: Mapping[str, tuple[Target, str]] = {
     State.UNKNOWN: (Target.AGENT, "not in the inventory yet"),
     State.DISCOVERED: (Target.AGENT, "discovered, and nobody has decided on it"),
+    State.REJECTED: (Target.NOTHING, "rejected: it gets nothing from us"),
+    State.ERASING: (Target.AGENT, "its disks are to be erased"),
+    State.AVAILABLE: (Target.AGENT, "available: it waits in the agent"),
+    State.DEPLOYED: (Target.DISK, "in use: it starts its own system"),
+    State.RETIRING: (Target.AGENT, "its disks are to be erased for the last time"),
+    State.RETIRED: (Target.NOTHING, "retired: it gets nothing from us"),
 }
 # The agent only looks and reports; telling two boxes under one UUID apart needs just that.
 IN_CONFLICT = (Target.AGENT, "in conflict with another machine: reports only")

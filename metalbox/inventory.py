@@ -176,6 +176,7 @@ def _report(store: Store, checked: Report, address: str, now: float) -> Reported
     who = Identity.of(system.uuid, system.serial, system.vendor, hardware.macs, agent.boot_id)
     before = choose(who, _candidates(store, who), now)
     state = step(State(before.state) if before else State.UNKNOWN, Event.REPORTED).state
+    assert state is not None
     booted = agent.booted_mac if agent.booted_mac in hardware.macs else next(iter(hardware.macs), None)
     machine = dataclasses.replace(
         before or Machine(0, _new_name(store, who, booted), state, first_seen=now, state_since=now),

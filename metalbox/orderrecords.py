@@ -12,7 +12,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from metalbox.schema import orders
+from metalbox.schema import counters, orders
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -41,11 +41,27 @@ class Orders:
     def __init__(self, connection: sa.Connection) -> None:
         self._connection = connection
 
-    def add(self, machine_id: int, verb: str, now: float, data: Mapping[str, Any] | None = None) -> Order:
-        """Write an order down."""
+    def add(
+        self, machine_id: int, verb: str, now: float, data: Mapping[str, Any] | None = None, above: int = 0
+    ) -> Order:
+        """Write an order down, with a number that no order has had; `above` is one that it must exceed."""
+        highest = self._connection.execute(sa.select(sa.func.max(orders.c.id))).scalar() or 0
+        number = max(highest, above, self.counter("order")) + 1
         values = {"machine_id": machine_id, "verb": verb, "created_at": now, "data": json.dumps(data or {})}
-        number = self._connection.execute(sa.insert(orders).values(values).returning(orders.c.id)).scalar_one()
-        return Order(int(number), machine_id, verb, now, data=data or {})
+        self._connection.execute(sa.insert(orders).values(id=number, **values))
+        self.count("order", number)
+        return Order(number, machine_id, verb, now, data=data or {})
+
+    def counter(self, name: str) -> int:
+        """A number that only grows; 0 before it was set."""
+        value = self._connection.execute(sa.select(counters.c.value).where(counters.c.name == name)).scalar()
+        return int(value or 0)
+
+    def count(self, name: str, value: int) -> None:
+        """Set a number that only grows."""
+        done = self._connection.execute(sa.update(counters).where(counters.c.name == name).values(value=value))
+        if not done.rowcount:
+            self._connection.execute(sa.insert(counters).values(name=name, value=value))
 
     def get(self, number: int) -> Order | None:
         """The order with this id."""

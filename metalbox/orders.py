@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hmac
 from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import Any
 
 from metalbox.errors import NotFound, Refused
@@ -16,8 +17,9 @@ from metalbox.orderrecords import Order
 from metalbox.store import Store
 from metalbox.timeline import Entry, Kind
 
-# What follows in the same transaction when an agent says that an order is done; the order has its outcome.
+# What follows in the same transaction when an agent begins an order, tells of it or is done, by the order's verb.
 Follow = Callable[[Store, Order, float], list[Entry]]
+NOTHING: Mapping[str, Follow] = MappingProxyType({})
 
 
 def for_run(store: Store, boot_id: str, run: str, draw: Callable[[], str], now: float) -> list[Order]:
@@ -40,8 +42,16 @@ def for_run(store: Store, boot_id: str, run: str, draw: Callable[[], str], now: 
         return store.orders.open_of(machine_id)
 
 
-def claim(store: Store, number: int, boot_id: str, run: str, token: str, now: float) -> list[Entry]:
-    """The agent begins the order now. Raises Refused: it must not touch anything then."""
+def claim(
+    store: Store,
+    number: int,
+    boot_id: str,
+    run: str,
+    token: str,
+    now: float,
+    follow: Mapping[str, Follow] = NOTHING,
+) -> list[Entry]:
+    """The agent begins the order now. Raises Refused, also by who follows: it must not touch anything then."""
     with store.transaction():
         order = _held(store, number, boot_id, run, token)
         if order.claimed_at is not None:
@@ -52,17 +62,25 @@ def claim(store: Store, number: int, boot_id: str, run: str, token: str, now: fl
         data = {"order": number, "verb": order.verb}
         entry = Entry(0, now, now, 1, Kind.AGENT, None, order.machine_id, f"begins: {order.verb}", data)
         store.events.save([entry])
-        return [entry]
+        return [entry, *_follow(store, number, follow, now)]
 
 
 def progressed(
-    store: Store, number: int, boot_id: str, run: str, token: str, progress: Mapping[str, Any], now: float
+    store: Store,
+    number: int,
+    boot_id: str,
+    run: str,
+    token: str,
+    progress: Mapping[str, Any],
+    now: float,
+    follow: Mapping[str, Follow] = NOTHING,
 ) -> Order:
     """Take how far an agent is. Raises Refused when the order is not its own any more: it should stop."""
     with store.transaction():
         order = _held(store, number, boot_id, run, token)
         store.machines.saw(order.machine_id, now)
         store.orders.set_progress(number, progress)
+        _follow(store, number, follow, now)
         return order
 
 
@@ -84,15 +102,23 @@ def done(
         order = _held(store, number, boot_id, run, token)
         store.machines.saw(order.machine_id, now)
         store.orders.finish(number, outcome, now)
+        entries = _follow(store, number, follow, now)
         after = store.orders.get(number)
         assert after is not None
-        what_next = follow.get(order.verb)
-        return after, what_next(store, after, now) if what_next else []
+        return after, entries
 
 
 def run_name(boot_id: str, run: str) -> str:
     """One run of the agent: a boot of the machine, and a start of the program in it."""
     return f"{boot_id}.{run}" if run else boot_id
+
+
+def _follow(store: Store, number: int, follow: Mapping[str, Follow], now: float) -> list[Entry]:
+    """Do what follows for this kind of order, as it stands now."""
+    order = store.orders.get(number)
+    assert order is not None
+    what_next = follow.get(order.verb)
+    return what_next(store, order, now) if what_next else []
 
 
 def _held(store: Store, number: int, boot_id: str, run: str, token: str) -> Order:

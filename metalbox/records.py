@@ -15,7 +15,7 @@ import sqlalchemy as sa
 
 from metalbox.machine import Fault, Mac, Machine, swap_uuid
 from metalbox.report import parse_hardware
-from metalbox.schema import machines, macs
+from metalbox.schema import certificates, events, machines, macs
 
 MAX_BIGINT = 2**63 - 1
 
@@ -176,6 +176,26 @@ class Machines:
             newer = sa.and_(machines.c.id == sa.bindparam("number"), machines.c.last_seen < sa.bindparam("seen"))
             self._connection.execute(sa.update(machines).where(newer).values(last_seen=sa.bindparam("seen")), rows)
         self._seen.clear()
+
+    def state(self, number: int) -> str:
+        """The state of a machine that there is."""
+        return str(self._connection.execute(sa.select(machines.c.state).where(machines.c.id == number)).scalar_one())
+
+    def ids_at_work(self, states: Sequence[str]) -> list[int]:
+        """The machines in these states that have no fault."""
+        return self._ids(machines.c.state.in_(states), machines.c.fault == "")
+
+    def set_deadline(self, number: int, deadline_at: float) -> None:
+        """Write by when a machine must have left its state; 0.0 is never."""
+        self._connection.execute(sa.update(machines).where(machines.c.id == number).values(deadline_at=deadline_at))
+
+    def delete(self, number: int) -> None:
+        """Delete a machine. Its lines and certificates stay, and belong to no machine: its id may be given again."""
+        for table in (events, certificates):
+            self._connection.execute(sa.update(table).where(table.c.machine_id == number).values(machine_id=None))
+        self._connection.execute(sa.delete(macs).where(macs.c.machine_id == number))
+        self._connection.execute(sa.delete(machines).where(machines.c.id == number))
+        self._seen.pop(number, None)
 
     def conflict(self, number: int) -> str:
         """Why this machine may not be ordered about, or ""."""

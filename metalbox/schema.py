@@ -178,3 +178,11 @@ certificates = Table(
     Column("digest", String, nullable=False),
     Column("document", Text, nullable=False),
 )
+
+# Numbers that only grow, whatever rows are deleted: "erase" is the last erase order.
+counters = Table(
+    "counters",
+    metadata,
+    Column("name", String, primary_key=True),
+    Column("value", BigInteger, nullable=False),
+)

@@ -25,6 +25,9 @@ class Kind(StrEnum):
     RIVAL = "server"
     RA = "ra"
     POWER = "power"
+    LIFE = "life"
+    ERASE = "erase"
+    CONSOLE = "console"
     LOG = "log"
     SERVICE = "service"
 

@@ -129,9 +129,26 @@ def test_who_boots_what() -> None:
         "in conflict with another machine: reports only",
         {**known, "state": "discovered", "conflict": "it has the same UUID as sn124"},
     )
-    assert decide(machine("retired"), asking, BOTH) == Decision(
-        Target.NOTHING, "in a state that this metalbox does not know", {**known, "state": "retired"}
+    assert decide(machine("leased"), asking, BOTH) == Decision(
+        Target.NOTHING, "in a state that this metalbox does not know", {**known, "state": "leased"}
     )
+
+
+def test_the_state_alone_decides_what_a_known_machine_boots() -> None:
+    expected = {
+        State.UNKNOWN: Target.AGENT,
+        State.DISCOVERED: Target.AGENT,
+        State.REJECTED: Target.NOTHING,
+        State.ERASING: Target.AGENT,
+        State.AVAILABLE: Target.AGENT,
+        State.DEPLOYED: Target.DISK,
+        State.RETIRING: Target.AGENT,
+        State.RETIRED: Target.NOTHING,
+    }
+    assert set(boot.BOOTS) == set(State)
+    for state, target in expected.items():
+        decision = decide(machine(state), Asking(arch="x86_64", platform="uefi"), BOTH)
+        assert (decision.target, decision.inputs["state"]) == (target, state)
 
 
 def test_without_an_agent_for_it_a_machine_goes_on_to_its_next_boot_device() -> None:

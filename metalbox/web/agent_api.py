@@ -39,6 +39,8 @@ GONE_SECONDS = 90.0
 WATCH_SECONDS = 5.0
 # An order that was told and not done is told again after this long, and not in a hot loop.
 RETELL_SECONDS = 30.0
+# News of an order that goes on come every second, and are on disk at most so often.
+STORE_SECONDS = 10.0
 MAX_LOG_LINES = 200
 MAX_LINE = 1000
 # Agents remembered at the same time: twice the machines of a large site.
@@ -59,6 +61,21 @@ class _Agent:
     told: dict[tuple[int, str], float] = field(default_factory=dict)
 
 
+@dataclass(frozen=True, slots=True)
+class Hooks:
+    """What others do when agents speak of their orders, in the same transaction, by the order's verb.
+
+    `report` stores a report, `poll` says what an agent shall do; `sentence` is the timeline's line of an order's news.
+    """
+
+    report: Callable[[Store, Report, str, float], inventory.Reported] = inventory.report
+    poll: Callable[[Store, str, str, Callable[[], str], float], list[Order]] = orders.for_run
+    claimed: Mapping[str, orders.Follow] = field(default_factory=dict)
+    progressed: Mapping[str, orders.Follow] = field(default_factory=dict)
+    done: Mapping[str, orders.Follow] = field(default_factory=dict)
+    sentence: Callable[[Order], str] = lambda order: ""
+
+
 class AgentApi:
     """The answers to agents, and the memory of who polls."""
 
@@ -70,21 +87,20 @@ class AgentApi:
         reported: Callable[[Machine], None],
         now: Callable[[], float] = time.time,
         *,
-        follow: Mapping[str, orders.Follow] | None = None,
+        hooks: Hooks | None = None,
         finished: Callable[[Order], None] = lambda order: None,
     ) -> None:
-        """`reported` is told of each machine that has reported, `finished` of each order that an agent has done.
-
-        `follow` says, by the order's verb, what is saved together with that.
-        """
+        """`reported` is told of each machine that has reported, `finished` of each order that an agent has done."""
         self._database = database
         self._journal = journal
         self._presence = presence
         self._reported = reported
-        self._follow = follow or {}
+        self._hooks = hooks or Hooks()
         self._finished = finished
         self._now = now
         self._agents: OrderedDict[str, _Agent] = OrderedDict()
+        # What agents said last of their orders: (number, boot, run, token, progress), and when that was stored.
+        self.progresses: dict[int, tuple[tuple[int, str, str, str, dict[str, Any]] | None, float]] = {}
         self._stopping = asyncio.Event()
 
     async def hello(self, request: web.Request) -> web.Response:
@@ -117,7 +133,7 @@ class AgentApi:
         now, address = self._now(), request.remote or ""
         # The report's lines look back at the boot, which must be in the database by then.
         await self._journal.flush()
-        reported = await self._database.run(inventory.report, checked, address, now)
+        reported = await self._database.run(self._hooks.report, checked, address, now)
         machine, mac = reported.machine, checked.agent.booted_mac
         if mac:
             self._presence.saw(mac, address, now=now)
@@ -146,7 +162,7 @@ class AgentApi:
         deadline = loop.time() + wait
         while True:
             agent.fresh.clear()
-            found = await self._database.run(orders.for_run, boot_id, run, _draw_token, self._now())
+            found = await self._database.run(self._hooks.poll, boot_id, run, _draw_token, self._now())
             todo = self._untold(agent, found)
             if todo or self._stopping.is_set() or loop.time() >= deadline or request.transport is None:
                 break
@@ -161,13 +177,23 @@ class AgentApi:
     async def claim(self, request: web.Request) -> web.Response:
         """An agent begins an order; any answer but 200 means that it must not."""
         who, _ = await self._spoken(request)
-        await self._database.run(orders.claim, *who, self._now())
+        await self._database.run(orders.claim, *who, self._now(), self._hooks.claimed)
         return web.json_response({})
 
     async def progress(self, request: web.Request) -> web.Response:
         """How far an agent is with an order."""
         who, document = await self._spoken(request)
-        await self._database.run(orders.progressed, *who, _object(document, "progress"), self._now())
+        news, now = _object(document, "progress"), self._now()
+        last, stored = self.progresses.get(who[0], (None, 0.0))
+        if last is None or last[:4] != who or not 0 <= now - stored < STORE_SECONDS:
+            order = await self._database.run(orders.progressed, *who, news, now, self._hooks.progressed)
+            stored = now
+            if sentence := self._hooks.sentence(order):
+                data = {"order": order.id, "what": "progress", "progress": news}
+                self._journal.record(
+                    Kind.ERASE, sentence, now=now, machine_id=order.machine_id, key=f"order:{order.id}", data=data
+                )
+        self.progresses[who[0]] = ((*who, news), stored)
         return web.json_response({})
 
     async def done(self, request: web.Request) -> web.Response:
@@ -175,7 +201,8 @@ class AgentApi:
         who, document = await self._spoken(request)
         outcome = _object(document, "outcome")
         await self._journal.flush()
-        order, entries = await self._database.run(orders.done, *who, outcome, self._follow, self._now())
+        order, entries = await self._database.run(orders.done, *who, outcome, self._hooks.done, self._now())
+        self.progresses.pop(order.id, None)
         for entry in entries:
             log.info("machine %d: %s", order.machine_id, entry.text)
         self._finished(order)

@@ -42,5 +42,11 @@ def upgrade() -> None:
         sa.Column("document", sa.Text, nullable=False),
         sa.PrimaryKeyConstraint("number", name="pk_certificates"),
     )
+    op.create_table(
+        "counters",
+        sa.Column("name", sa.String, nullable=False),
+        sa.Column("value", sa.BigInteger, nullable=False),
+        sa.PrimaryKeyConstraint("name", name="pk_counters"),
+    )
     op.create_index("ix_certificates_machine_id", "certificates", ["machine_id"])
     op.create_index("ix_certificates_serial", "certificates", ["serial"])
