@@ -207,6 +207,17 @@ class Timeline:
 
 
 @dataclass(frozen=True, slots=True)
+class Consoles:
+    """Serial consoles: what machines write is kept in data_dir/consoles."""
+
+    record_always: bool = setting(
+        False, as_truth, "Hold every machine's console open and record it; else only while someone looks at it."
+    )
+    max_mb: int = setting(8, as_number(1, 10_000), "Size at which a recording goes on in a fresh file.", "MB")
+    files: int = setting(4, as_number(1, 100), "Files kept for each machine; the oldest is thrown away.", "files")
+
+
+@dataclass(frozen=True, slots=True)
 class PowerBudget:
     """How quickly machines are switched on that share something: a rack, a PDU, or the whole site."""
 
@@ -217,6 +228,45 @@ class PowerBudget:
         1.0, as_decimal(0.001, 1000.0), "Power-ons that follow one another, on average.", "machines per second"
     )
     burst: int = setting(1, as_number(1, 10_000), "Power-ons at the same moment, after a quiet time.", "machines")
+
+
+@dataclass(frozen=True, slots=True)
+class Erase:
+    """How disks are erased when the verb does not say it."""
+
+    level: Level = setting(
+        Level.CLEAR,
+        as_choice(Level),
+        "clear: against reading by ordinary means. purge: against laboratories, with what the drive itself offers "
+        "(NIST SP 800-88). The strongest method that a drive has is taken for both.",
+    )
+    verify: str = setting(
+        "sample", as_word("sample", "full"), "Read back a sample of each disk afterwards, or every byte of it."
+    )
+    samples: int = setting(256, as_number(16, 100_000), "Blocks of a disk that are read before and after.", "blocks")
+    parallel: int = setting(24, as_number(1, 1000), "Disks of a machine that are erased at the same time.", "disks")
+    per_hour: int = setting(
+        20,
+        as_number(1, 100_000),
+        "Beyond so many machines within an hour a second person must `metalbox approve`.",
+        "machines",
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class AcceptRule:
+    """What is done with new machines without asking anybody; the first rule whose conditions all hold decides."""
+
+    name: str = setting("", as_text, "What the timeline calls this rule.")
+    policy: Policy = setting(
+        Policy.MANUAL, as_choice(Policy), "accept: ERASE ITS DISKS. adopt: it is in use. reject: it is none of ours."
+    )
+    serials: tuple[str, ...] = setting((), as_list(as_text), "The machine's serial number is one of these.")
+    macs: tuple[str, ...] = setting((), as_list(as_mac), "One of its ports has one of these addresses.")
+    vendor: str = setting("", as_text, "Its maker, with * and ? as in file names.")
+    product: str = setting("", as_text, "Its product name, with * and ?.")
+    location: str = setting("", as_text, "The switch port or relay words that `metalbox show` prints, with * and ?.")
+    level: Level | None = setting(None, as_optional(as_choice(Level)), "The level of erasing; default: erase.level.")
 
 
 @dataclass(frozen=True, slots=True)
@@ -236,11 +286,21 @@ class Config:
     http: Http = field(default_factory=Http)
     boot: Boot = field(default_factory=Boot)
     timeline: Timeline = field(default_factory=Timeline)
+    consoles: Consoles = field(default_factory=Consoles)
     subnets: tuple[Subnet, ...] = ()
     power_budgets: tuple[PowerBudget, ...] = ()
+    erase: Erase = field(default_factory=Erase)
+    accept_rules: tuple[AcceptRule, ...] = ()
 
 
-SECTIONS: Mapping[str, type[Any]] = {"dhcp": Dhcp, "tftp": Tftp, "http": Http, "boot": Boot, "timeline": Timeline}
+SECTIONS: Mapping[str, type[Any]] = {
+    "dhcp": Dhcp,
+    "tftp": Tftp,
+    "http": Http,
+    "boot": Boot,
+    "timeline": Timeline,
+    "consoles": Consoles,
+}
 
 
 def default_path() -> Path:

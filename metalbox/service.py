@@ -27,6 +27,7 @@ from sqlalchemy.exc import DBAPIError
 from metalbox import __version__, inventory
 from metalbox.boot import Asking
 from metalbox.config import Config
+from metalbox.consoles import Lines
 from metalbox.dhcp.leases import LeaseChange, Leases
 from metalbox.dhcp.server import DhcpServer
 from metalbox.dhcp.sockets import choose_interfaces, interfaces
@@ -44,6 +45,7 @@ from metalbox.web.agent_api import AgentApi
 from metalbox.web.api import Api
 from metalbox.web.app import api_app, firmware_app, listen_tcp, listen_unix, remove_unix, serving
 from metalbox.web.bmc_api import BmcApi
+from metalbox.web.console_api import ConsoleApi
 from metalbox.web.firmware import Firmware, load_templates
 from metalbox.web.power_api import PowerApi
 
@@ -82,6 +84,7 @@ async def serve(config: Config, path: Path) -> None:
             service.journal.record(Kind.SERVICE, f"metalbox {__version__} started", now=time.time())
             await _run(service, stop)
             notify("STOPPING=1")
+            await service.consoles.close()
             await service.switchboard.close()
         service.journal.record(Kind.SERVICE, "metalbox stopped", now=time.time())
         await service.journal.close()
@@ -99,6 +102,7 @@ async def _run(service: Service, stop: asyncio.Event) -> None:
             group.create_task(service.agents.watch(), name="agents"),
             group.create_task(service.settle(), name="conflicts"),
             group.create_task(service.switchboard.run(), name="power"),
+            group.create_task(service.consoles.run(), name="consoles"),
         ]
         await stop.wait()
         for task in tasks:
@@ -152,6 +156,15 @@ class Service:
         self.agents = AgentApi(database, self.journal, self.presence, self.remember)
         self.power_api = PowerApi(database, self.switchboard.worker, self.switchboard.front, self.switchboard.endpoints)
         self.bmc_api = BmcApi(database, self.switchboard.vault, self.switchboard.front)
+        self.consoles = Lines(
+            database,
+            self.switchboard.front,
+            self.switchboard.endpoints,
+            self.journal,
+            config.data_dir / "consoles",
+            config.consoles,
+        )
+        self.console_api = ConsoleApi(database, self.consoles)
         self.api = Api(
             database, self.journal, self.leases, self.agents, self.status, self.facts, power=self.switchboard.facts
         )
@@ -171,7 +184,7 @@ class Service:
                 stack.callback(self.tftp.close)
             web = firmware_app(self.firmware, self.agents, self.http_counters)
             await stack.enter_async_context(serving(web, listen_tcp(config.http.address, config.http.port)))
-            rest = api_app(self.api, self.power_api, self.bmc_api, self.api_counters)
+            rest = api_app(self.api, self.power_api, self.bmc_api, self.console_api, self.api_counters)
             await stack.enter_async_context(serving(rest, listen_unix(config.socket)))
             stack.callback(remove_unix, config.socket)
             yield

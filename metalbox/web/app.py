@@ -22,6 +22,7 @@ from metalbox.errors import MetalboxError, StartError
 from metalbox.web.agent_api import MAX_BODY, AgentApi
 from metalbox.web.api import Api
 from metalbox.web.bmc_api import BmcApi
+from metalbox.web.console_api import ConsoleApi
 from metalbox.web.firmware import Firmware
 from metalbox.web.power_api import PowerApi
 
@@ -58,7 +59,7 @@ def firmware_app(firmware: Firmware, agents: AgentApi, counters: Counter[str]) -
     return app
 
 
-def api_app(api: Api, power: PowerApi, bmcs: BmcApi, counters: Counter[str]) -> web.Application:
+def api_app(api: Api, power: PowerApi, bmcs: BmcApi, consoles: ConsoleApi, counters: Counter[str]) -> web.Application:
     """What the command line tool and other programs of the administrator may ask."""
     app = web.Application(client_max_size=MAX_BODY, middlewares=[_answers(counters)])
     app.add_routes(
@@ -80,6 +81,8 @@ def api_app(api: Api, power: PowerApi, bmcs: BmcApi, counters: Counter[str]) -> 
             web.get("/api/v1/machines/{name}/sel", power.event_log),
             web.post("/api/v1/machines/{name}/identify", power.identify),
             web.get("/api/v1/orders/{number:[0-9]{1,9}}", power.order_state),
+            web.get("/api/v1/machines/{name}/console", consoles.view, allow_head=False),
+            web.get("/api/v1/machines/{name}/console/log", consoles.log),
             web.get("/api/v1/bmcs", bmcs.listing),
             web.post("/api/v1/bmcs", bmcs.add),
             web.post("/api/v1/bmcs/import", bmcs.take_list),

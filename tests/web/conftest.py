@@ -16,7 +16,8 @@ import pytest
 
 from metalbox import inventory
 from metalbox.boot import Asking
-from metalbox.config import Boot
+from metalbox.config import Boot, Consoles
+from metalbox.consoles import Lines
 from metalbox.dhcp.leases import Leases
 from metalbox.evidence import Facts
 from metalbox.journal import Entry, Journal
@@ -28,6 +29,7 @@ from metalbox.web.agent_api import AgentApi
 from metalbox.web.api import Api
 from metalbox.web.app import api_app, firmware_app, listen_tcp, listen_unix, serving
 from metalbox.web.bmc_api import BmcApi
+from metalbox.web.console_api import ConsoleApi
 from metalbox.web.firmware import Firmware, load_templates
 from metalbox.web.power_api import PowerApi
 
@@ -105,6 +107,8 @@ async def stack(tmp_path: Path) -> AsyncIterator[Stack]:
     switchboard = Switchboard(database, journal, tmp_path)
     power = PowerApi(database, switchboard.worker, switchboard.front, switchboard.endpoints)
     bmcs = BmcApi(database, switchboard.vault, switchboard.front)
+    lines = Lines(database, switchboard.front, switchboard.endpoints, journal, tmp_path / "consoles", Consoles())
+    consoles = ConsoleApi(database, lines)
     counters: Counter[str] = Counter()
     listener = listen_tcp(IPv4Address("127.0.0.1"), 0)
     port = listener.getsockname()[1]
@@ -114,11 +118,12 @@ async def stack(tmp_path: Path) -> AsyncIterator[Stack]:
         writing = asyncio.create_task(journal.run())
         exits.callback(writing.cancel)
         exits.push_async_callback(switchboard.close)
+        exits.push_async_callback(lines.close)
         working = asyncio.create_task(switchboard.worker.run())
         exits.callback(working.cancel)
         await exits.enter_async_context(serving(firmware_app(firmware, agents, counters), listener))
         unix = tmp_path / "run" / "metalbox.sock"
-        await exits.enter_async_context(serving(api_app(api, power, bmcs, Counter()), listen_unix(unix)))
+        await exits.enter_async_context(serving(api_app(api, power, bmcs, consoles, Counter()), listen_unix(unix)))
         exits.callback(agents.stop)
         exits.callback(api.stop)
         http = await exits.enter_async_context(aiohttp.ClientSession(f"http://127.0.0.1:{port}"))
