@@ -231,45 +231,6 @@ class PowerBudget:
 
 
 @dataclass(frozen=True, slots=True)
-class Erase:
-    """How disks are erased when the verb does not say it."""
-
-    level: Level = setting(
-        Level.CLEAR,
-        as_choice(Level),
-        "clear: against reading by ordinary means. purge: against laboratories, with what the drive itself offers "
-        "(NIST SP 800-88). The strongest method that a drive has is taken for both.",
-    )
-    verify: str = setting(
-        "sample", as_word("sample", "full"), "Read back a sample of each disk afterwards, or every byte of it."
-    )
-    samples: int = setting(256, as_number(16, 100_000), "Blocks of a disk that are read before and after.", "blocks")
-    parallel: int = setting(24, as_number(1, 1000), "Disks of a machine that are erased at the same time.", "disks")
-    per_hour: int = setting(
-        20,
-        as_number(1, 100_000),
-        "Beyond so many machines within an hour a second person must `metalbox approve`.",
-        "machines",
-    )
-
-
-@dataclass(frozen=True, slots=True)
-class AcceptRule:
-    """What is done with new machines without asking anybody; the first rule whose conditions all hold decides."""
-
-    name: str = setting("", as_text, "What the timeline calls this rule.")
-    policy: Policy = setting(
-        Policy.MANUAL, as_choice(Policy), "accept: ERASE ITS DISKS. adopt: it is in use. reject: it is none of ours."
-    )
-    serials: tuple[str, ...] = setting((), as_list(as_text), "The machine's serial number is one of these.")
-    macs: tuple[str, ...] = setting((), as_list(as_mac), "One of its ports has one of these addresses.")
-    vendor: str = setting("", as_text, "Its maker, with * and ? as in file names.")
-    product: str = setting("", as_text, "Its product name, with * and ?.")
-    location: str = setting("", as_text, "The switch port or relay words that `metalbox show` prints, with * and ?.")
-    level: Level | None = setting(None, as_optional(as_choice(Level)), "The level of erasing; default: erase.level.")
-
-
-@dataclass(frozen=True, slots=True)
 class Config:
     """The whole file."""
 
@@ -289,8 +250,6 @@ class Config:
     consoles: Consoles = field(default_factory=Consoles)
     subnets: tuple[Subnet, ...] = ()
     power_budgets: tuple[PowerBudget, ...] = ()
-    erase: Erase = field(default_factory=Erase)
-    accept_rules: tuple[AcceptRule, ...] = ()
 
 
 SECTIONS: Mapping[str, type[Any]] = {
