@@ -9,7 +9,6 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import os
-import textwrap
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -35,8 +34,18 @@ from metalbox.configvalues import (
     as_truth,
     as_word,
 )
+from metalbox.erase.methods import Level
 from metalbox.errors import ConfigError, InvalidValue
 from metalbox.machine import Mac
+
+
+class Policy(StrEnum):
+    """What is done with a new machine. The words but MANUAL are wishes of the lifecycle."""
+
+    MANUAL = "manual"
+    ACCEPT = "accept"
+    ADOPT = "adopt"
+    REJECT = "reject"
 
 
 class Mode(StrEnum):
@@ -231,6 +240,45 @@ class PowerBudget:
 
 
 @dataclass(frozen=True, slots=True)
+class Erase:
+    """How disks are erased when the verb does not say it."""
+
+    level: Level = setting(
+        Level.CLEAR,
+        as_choice(Level),
+        "clear: against reading by ordinary means. purge: against laboratories, with what the drive itself offers "
+        "(NIST SP 800-88). The strongest method that a drive has is taken for both.",
+    )
+    verify: str = setting(
+        "sample", as_word("sample", "full"), "Read back a sample of each disk afterwards, or every byte of it."
+    )
+    samples: int = setting(256, as_number(16, 100_000), "Blocks of a disk that are read before and after.", "blocks")
+    parallel: int = setting(24, as_number(1, 1000), "Disks of a machine that are erased at the same time.", "disks")
+    per_hour: int = setting(
+        20,
+        as_number(1, 100_000),
+        "Beyond so many machines within an hour a second person must `metalbox approve`.",
+        "machines",
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class AcceptRule:
+    """What is done with new machines without asking anybody; the first rule whose conditions all hold decides."""
+
+    name: str = setting("", as_text, "What the timeline calls this rule.")
+    policy: Policy = setting(
+        Policy.MANUAL, as_choice(Policy), "accept: ERASE ITS DISKS. adopt: it is in use. reject: it is none of ours."
+    )
+    serials: tuple[str, ...] = setting((), as_list(as_text), "The machine's serial number is one of these.")
+    macs: tuple[str, ...] = setting((), as_list(as_mac), "One of its ports has one of these addresses.")
+    vendor: str = setting("", as_text, "Its maker, with * and ? as in file names.")
+    product: str = setting("", as_text, "Its product name, with * and ?.")
+    location: str = setting("", as_text, "The switch port or relay words that `metalbox show` prints, with * and ?.")
+    level: Level | None = setting(None, as_optional(as_choice(Level)), "The level of erasing; default: erase.level.")
+
+
+@dataclass(frozen=True, slots=True)
 class Config:
     """The whole file."""
 
@@ -250,6 +298,8 @@ class Config:
     consoles: Consoles = field(default_factory=Consoles)
     subnets: tuple[Subnet, ...] = ()
     power_budgets: tuple[PowerBudget, ...] = ()
+    erase: Erase = field(default_factory=Erase)
+    accept_rules: tuple[AcceptRule, ...] = ()
 
 
 SECTIONS: Mapping[str, type[Any]] = {
@@ -259,6 +309,7 @@ SECTIONS: Mapping[str, type[Any]] = {
     "boot": Boot,
     "timeline": Timeline,
     "consoles": Consoles,
+    "erase": Erase,
 }
 
 
@@ -309,8 +360,10 @@ class _Reader:
                 values[key] = self.subnets(node)
             elif key == "power_budgets":
                 values[key] = self.power_budgets(node)
+            elif key == "accept_rules":
+                values[key] = self.accept_rules(node)
             else:
-                known = [*SECTIONS, "subnets", "power_budgets"]
+                known = [*SECTIONS, "subnets", "power_budgets", "accept_rules"]
                 values[key] = self.value(Config, key, key_node, node, "the file", known)
         return Config(**values)
 
@@ -394,6 +447,15 @@ class _Reader:
             rows.append(budget)
         return tuple(rows)
 
+    def accept_rules(self, node: yaml.Node) -> tuple[AcceptRule, ...]:
+        rows: list[AcceptRule] = []
+        for item in self.items(node, "accept_rules"):
+            rule = self.record(AcceptRule, item, "accept_rules")
+            if not any((rule.serials, rule.macs, rule.vendor, rule.product, rule.location)):
+                raise self.fail(item, 'accept_rules: a rule without a condition; write `vendor: "*"` if you mean all')
+            rows.append(rule)
+        return tuple(rows)
+
     def check_subnet(self, subnet: Subnet, node: yaml.Node, before: list[tuple[Subnet, yaml.Node]]) -> None:
         lines = {key: value for key, _, value in self.pairs(node, "subnets")}
         for other, _ in before:
@@ -424,60 +486,3 @@ class _Reader:
 def _suggest(key: str, known: list[str]) -> str:
     close = difflib.get_close_matches(key, known, 1)
     return f": did you mean {close[0]!r}?" if close else f": known are {', '.join(known)}"
-
-
-EXAMPLE_HEAD = """\
-# The configuration of metalbox. Every setting is here, commented out, at its default: a file without any line works,
-# and tells every boot client on every attached network what to boot, beside the site's own DHCP server (proxy mode).
-# Check your changes with `metalbox config check FILE`.
-"""
-
-# A subnet has no defaults for its addresses; these stand in the example.
-EXAMPLE_SUBNET: Mapping[str, str] = {
-    "subnet": "192.0.2.0/24",
-    "interface": "eth1",
-    "pools": "[192.0.2.100-192.0.2.199]",
-    "router": "192.0.2.1",
-    "dns": "[192.0.2.53]",
-    "reservations": "[{mac: '52:54:00:12:34:56', address: 192.0.2.10, hostname: db1}]",
-}
-# Nor has a budget a label of its own.
-EXAMPLE_BUDGET: Mapping[str, str] = {"label": "rack"}
-
-
-def example() -> str:
-    """Return the example file: all settings, each with its sentence, commented out at its default."""
-    lines = [EXAMPLE_HEAD]
-    lines += _example_lines(Config, "")
-    for name, section in SECTIONS.items():
-        lines += [f"# {section.__doc__}", f"#{name}:", *_example_lines(section, "  ")]
-    lines += ["# The networks we serve; one not listed here is in dhcp.default_mode.", "#subnets:"]
-    lines += _example_lines(Subnet, "    ", EXAMPLE_SUBNET)
-    lines += ["# How quickly machines are switched on, so that a rack does not trip its breaker: default as they come."]
-    lines += ["#power_budgets:", *_example_lines(PowerBudget, "    ", EXAMPLE_BUDGET)]
-    text = "\n".join(lines) + "\n"
-    return text.replace("#    subnet:", "#  - subnet:").replace("#    label:", "#  - label:")
-
-
-def _example_lines(kind: type[Any], indent: str, values: Mapping[str, str] | None = None) -> list[str]:
-    lines = []
-    for f in dataclasses.fields(kind):
-        if "parse" not in f.metadata:
-            continue
-        unit = f" ({f.metadata['unit']})" if f.metadata["unit"] else ""
-        value = (values or {}).get(f.name) or _yaml_value(f.default)
-        sentence = textwrap.wrap(f.metadata["sentence"] + unit, 112 - len(indent))
-        lines += [*(f"# {indent}{part}" for part in sentence), f"#{indent}{f.name}: {value}", ""]
-    return lines
-
-
-def _yaml_value(value: Any) -> str:
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    if value is None:
-        return "null"
-    if isinstance(value, tuple):
-        return "[" + ", ".join(str(item) for item in value) + "]"
-    if isinstance(value, str) and not isinstance(value, StrEnum):
-        return f'"{value}"' if value == "" or ":" in value or "=" in value else value
-    return str(value)

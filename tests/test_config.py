@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
 
@@ -140,19 +139,30 @@ def test_an_unreadable_file(tmp_path: Path) -> None:
         config.load(tmp_path / "binary.yaml")
 
 
-def test_the_example_file_is_what_the_code_says() -> None:
-    shipped = Path(__file__).parents[1] / "configs" / "metalbox.yaml"
-    assert shipped.read_text() == config.example(), "run: metalbox config example > configs/metalbox.yaml"
+def test_rules_for_new_machines() -> None:
+    text = """
+accept_rules:
+  - {name: spares, policy: reject, vendor: "ACME*"}
+  - policy: accept
+    serials: [S1, 4711]
+    macs: [52-54-00-AB-CD-EF]
+    level: purge
+"""
+    spares, expected = config.parse(text).accept_rules
+    assert (spares.name, spares.policy, spares.vendor, spares.level) == ("spares", config.Policy.REJECT, "ACME*", None)
+    assert (expected.serials, expected.macs, expected.level) == (("S1", "4711"), ("52:54:00:ab:cd:ef",), "purge")
+    assert config.parse("accept_rules:").accept_rules == ()
 
 
-def test_the_example_with_its_comment_marks_removed_is_the_defaults() -> None:
-    # A sentence begins after one more space than its setting.
-    lines = [line[1:] for line in config.example().splitlines() if re.match(r"#(  |    |  - )?[a-z_]+:( |$)", line)]
-    settings = config.parse("\n".join(lines))
-    subnet = settings.subnets[0]
-    assert subnet.mode is Mode.PROXY
-    assert subnet.lease_seconds == 3600
-    assert settings.power_budgets == (config.PowerBudget(label="rack"),)
-    defaults = Config()
-    for name in ("data_dir", "socket", "dhcp", "tftp", "http", "boot", "timeline"):
-        assert getattr(settings, name) == getattr(defaults, name)
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ("accept_rules: [{policy: accept}]", 'a rule without a condition; write `vendor: "\\*"` if you mean all'),
+        ("accept_rules: [{policy: erase, vendor: x}]", "expected one of manual, accept, adopt, reject, got 'erase'"),
+        ("erase: {level: destroy}", "expected one of clear, purge, got 'destroy'"),
+        ("erase: {per_hour: 0}", "expected a whole number from 1"),
+    ],
+)
+def test_rules_that_cannot_be(text: str, sentence: str) -> None:
+    with pytest.raises(ConfigError, match=sentence):
+        config.parse(text)

@@ -34,7 +34,7 @@ def run_check(args: argparse.Namespace) -> int:
 
 def run_example(args: argparse.Namespace) -> int:
     """Print the example file."""
-    from metalbox import config
+    from metalbox import configexample
 
-    print(config.example(), end="")
+    print(configexample.example(), end="")
     return 0
