@@ -32,7 +32,9 @@ from metalbox.machine import Mac
 
 IPMI_PROGRAM = Path(__file__).with_name("ipmi_sim.sh")
 REDFISH_PROGRAM = Path(__file__).with_name("redfish_server.py")
-PORTS = {BmcKind.REDFISH: 443, BmcKind.IPMI: 623}
+IPMI_PORT = 623
+PORTS = {BmcKind.REDFISH: 443, BmcKind.IPMI: IPMI_PORT, BmcKind.BOTH: 443}
+REDFISH = "bmc redfish"
 # The BMC's own end of the machine's serial line.
 SOL_PORT = 9003
 USER = "factory"
@@ -44,7 +46,7 @@ ALPHABET = string.ascii_letters + string.digits
 
 @dataclass(frozen=True, slots=True)
 class Bmc:
-    """One management processor. `uuid` is the machine's, by which Redfish names it."""
+    """One management processor. `uuid` is the machine's, by which Redfish names it; one of both kinds has two ports."""
 
     kind: BmcKind
     address: str
@@ -57,7 +59,7 @@ class Bmc:
     @property
     def ipmi(self) -> str:
         """As for `domain_xml`."""
-        return self.address if self.kind is BmcKind.IPMI else ""
+        return self.address if self.kind.has_ipmi else ""
 
 
 def python() -> Path:
@@ -67,9 +69,9 @@ def python() -> Path:
 
 def missing(kind: BmcKind) -> str:
     """What a BMC of this kind lacks on this computer, as a clause; "" when nothing."""
-    if kind is BmcKind.IPMI and (packages := requirements.missing(requirements.IPMI)):
+    if kind.has_ipmi and (packages := requirements.missing(requirements.IPMI)):
         return f"no IPMI BMCs: run `apt-get install --no-install-recommends {' '.join(packages)}`"
-    if kind is BmcKind.REDFISH:
+    if kind.has_redfish:
         if packages := requirements.missing(requirements.REDFISH):
             return f"no Redfish BMCs: run `apt-get install --no-install-recommends {' '.join(packages)}`"
         if not python().exists():
@@ -142,12 +144,12 @@ class Bmcs:
     def start(self, specs: Iterable[MachineSpec]) -> None:
         """Start all. Raises StartError with the end of the log of one that does not come up."""
         table = self.load()
-        if lines := [bmc.address for bmc in table.values() if bmc.kind is BmcKind.IPMI]:
+        if lines := [bmc.address for bmc in table.values() if bmc.ipmi]:
             self._start_hub(lines)
         for spec in specs:
-            if spec.bmc is BmcKind.IPMI:
+            if spec.bmc.has_ipmi:
                 self._start_ipmi(spec, table[spec.name])
-        redfish = {bmc.address: asdict(bmc) for bmc in table.values() if bmc.kind is BmcKind.REDFISH}
+        redfish = {bmc.address: asdict(bmc) for bmc in table.values() if bmc.kind.has_redfish}
         if redfish:
             self._start_redfish(redfish)
 
@@ -193,8 +195,18 @@ class Bmcs:
             },
         }
         (self.home / "redfish.json").write_text(json.dumps(settings, indent=1))
+        self.start_redfish()
+
+    def start_redfish(self) -> None:
+        """Start the Redfish server, again after `stop_redfish`."""
+        self._log(REDFISH).unlink(missing_ok=True)
         argv = [str(python()), str(REDFISH_PROGRAM), str(self.home / "redfish.json")]
-        self._wait_serving(self._spawn("bmc redfish", argv))
+        self._wait_serving(self._spawn(REDFISH, argv))
+
+    def stop_redfish(self) -> None:
+        """End the Redfish server: no BMC of the rack speaks Redfish any more; fine when it has ended."""
+        if process := self.record.find(REDFISH):
+            processes.end([process])
 
     def _log(self, what: str) -> Path:
         return self.directory / "logs" / f"{what.replace(' ', '-')}.log"
@@ -244,7 +256,7 @@ def ipmi_config(spec: MachineSpec, bmc: Bmc, folder: Path, uri: str) -> str:
     return f"""name "{spec.name}"
 set_working_mc 0x20
   startlan 1
-    addr {bmc.address} {bmc.port}
+    addr {bmc.address} {IPMI_PORT}
     priv_limit admin
     allowed_auths_callback {authentication}
     allowed_auths_user {authentication}

@@ -51,6 +51,17 @@ class BmcKind(StrEnum):
     NONE = "none"
     REDFISH = "redfish"  # sushy-tools' emulator
     IPMI = "ipmi"  # OpenIPMI's ipmi_sim, over LAN and, from inside the machine, KCS
+    BOTH = "both"  # both of them at one address
+
+    @property
+    def has_redfish(self) -> bool:
+        """Whether it speaks Redfish."""
+        return self in (BmcKind.REDFISH, BmcKind.BOTH)
+
+    @property
+    def has_ipmi(self) -> bool:
+        """Whether it speaks IPMI."""
+        return self in (BmcKind.IPMI, BmcKind.BOTH)
 
 
 class First(StrEnum):
@@ -146,7 +157,7 @@ def numbered(spec: MachineSpec, number: int, memory_mib: int = MEMORY_MIB) -> Ma
     mac = Mac.from_bytes(bytes((0x52, 0x54, 0x00, 0x6D, number >> 8, number & 0xFF)))
     vendor, product = MODELS[number % len(MODELS)]
     bus = list(Bus)[(number - 1) % len(Bus)]
-    if spec.bmc is BmcKind.REDFISH and bus is Bus.NVME:
+    if spec.bmc.has_redfish and bus is Bus.NVME:
         bus = Bus.SATA
     nics = spec.nics or (Nic(mac, models[(number - 1) // 2 % len(models)], spec.segment),)
     if nics[0].model not in models:
@@ -329,7 +340,7 @@ def _command_line(spec: MachineSpec, directory: Path, first: First, ipmi: str) -
             path = str(disk_path(directory, spec, disk)).replace(",", ",,")
             arguments += ["-drive", f"if=none,id=nvme{place},format=raw,discard=unmap,file={path}"]
             where = f"bus={bus},addr={FIRST_OWN_SLOT + place:#x}"
-            order = LAST_PLACE + place if spec.bmc is BmcKind.REDFISH else _disk_order(place, first)
+            order = LAST_PLACE + place if spec.bmc.has_redfish else _disk_order(place, first)
             arguments += ["-device", f"nvme,serial={disk.serial},drive=nvme{place},bootindex={order},{where}"]
     if ipmi:
         arguments += ["-chardev", f"socket,id=bmc0wire,host={ipmi},port={KCS_PORT},reconnect=2"]

@@ -24,7 +24,7 @@ from typing import Any, Literal, TypeVar
 
 from metalbox.config import Mode
 from metalbox.errors import MetalboxError, NotFound, Refused, StartError, TimedOut
-from metalbox.lab import bmcs, machines, network, processes, record, requirements, site_dhcp
+from metalbox.lab import bmcs, bootable, machines, network, processes, record, requirements, site_dhcp
 from metalbox.lab.bmcs import Bmc, Bmcs
 from metalbox.lab.hypervisor import Hypervisor, tail
 from metalbox.lab.machines import MachineSpec, Segment
@@ -278,6 +278,12 @@ class Rack:
     def bmc(self, name: str) -> Bmc:
         """The machine's management processor: kind, address, port, user, password. Raises NotFound."""
         return self.bmcs.find(self.spec(name).name)
+
+    def make_bootable(self, name: str) -> None:
+        """Let the machine's first disk write `bootable.LINE` to the console when it is started, by BIOS or UEFI."""
+        spec = self.spec(name)
+        with machines.disk_path(self.directory, spec, spec.disks[0]).open("r+b") as disk:
+            disk.write(bootable.image())
 
     def watch(self, name: str) -> None:
         """Begin a boot now for `console` and the waits: someone else (its BMC) is about to switch the machine on."""
