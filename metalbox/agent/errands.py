@@ -24,7 +24,9 @@ if TYPE_CHECKING:
     from metalbox.agent.journal import Journal
 
 # Verbs and the modules that do them: each has `work(errand) -> outcome`, a JSON object.
-WORKS: Mapping[str, str] = {}
+WORKS: Mapping[str, str] = {
+    "bmc-account": "metalbox.agent.bmcaccount",
+}
 MAX_FAILURE = 1000
 
 
@@ -76,14 +78,16 @@ class Errand:
                 return
         raise Cancelled("the agent stops")
 
-    def progress(self, document: dict[str, Any]) -> None:
-        """Tell how far it is, once; a server that cannot be reached costs nothing."""
+    def progress(self, document: dict[str, Any]) -> bool:
+        """Tell how far it is, once, and whether the server has it; one that cannot be reached costs nothing."""
         try:
             self._post("progress", {"progress": document})
         except Unreachable:
-            return
+            return False
         except Refused:
             self.cancelled.set()
+            return False
+        return True
 
     def finish(self, outcome: dict[str, Any], stop: threading.Event) -> None:
         """Say what came of it until the server takes it, or refuses to."""
