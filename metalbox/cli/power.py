@@ -34,7 +34,7 @@ def add_parser(verbs: Any) -> None:
     actions = parser.add_subparsers(title="actions", metavar="ACTION", required=True)
     status = actions.add_parser("status", help="whether machines are on, and how old that knowledge is")
     status.add_argument("names", nargs="+", metavar="NAME")
-    status.add_argument("--refresh", action="store_true", help="ask the BMCs now")
+    status.add_argument("--refresh", action="store_true", help="ask the BMCs now, also what boots next")
     client.add_arguments(status)
     status.set_defaults(run=run_status)
     for verb, text in VERBS.items():
@@ -94,11 +94,13 @@ def run_status(args: argparse.Namespace) -> int:
             row["state"],
             _age(row["age"]),
             row["source"] or "-",
+            *((_boot_in_words(row["boot"]),) if args.refresh else ()),
             _wait_in_words(row) or (row["text"] and f"{row['code']}: {row['text']}"),
         )
         for row in rows
     ]
-    print(output.table(("NAME", "POWER", "READ", "BY", "TROUBLE"), cells))
+    head = ("NAME", "POWER", "READ", "BY", *(("NEXT BOOT",) if args.refresh else ()), "TROUBLE")
+    print(output.table(head, cells))
     return 0
 
 
@@ -191,6 +193,16 @@ def run_identify(args: argparse.Namespace) -> int:
     client.call(args.socket, "POST", path, body={})
     print(f"{args.name}: the light blinks for {args.seconds} s" if args.seconds else f"{args.name}: the light is off")
     return 0
+
+
+def _boot_in_words(boot: Mapping[str, Any] | None) -> str:
+    """What is set for the next boots."""
+    if boot is None:
+        return "?"
+    if boot["device"] == "none":
+        return "as set up"
+    mode = "" if boot["mode"] == "keep" else f" ({boot['mode']})"
+    return f"{boot['device']}{mode}, {'once' if boot['once'] else 'always'}"
 
 
 def _wait_in_words(row: Mapping[str, Any]) -> str:

@@ -6,7 +6,7 @@ never simply repeated: the state is read again first. An override that cannot be
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -77,6 +77,8 @@ class Errand:
         self._boot_error: PowerError | None = None
         self._boot_asked: Asked | None = None
         self._kept: Kept | None = None
+        # The driver that comes before the one that carried it out, and why it was not asked or failed.
+        self._passed: Note | None = None
 
     async def run(self) -> Outcome:
         """Carry the order out."""
@@ -89,7 +91,7 @@ class Errand:
         return Outcome(
             done=error is None and self._asked is None,
             state=self._state,
-            text=str(error) if error else self._asked.text if self._asked else self._sentence(),
+            text=str(error) if error else self._asked.text if self._asked else self._sentence() + self._instead(),
             code=error.code if error else "",
             evidence=error.evidence if error else "",
             driver=self._driver,
@@ -100,6 +102,17 @@ class Errand:
             seconds=self._front.clock.tick() - started,
             kept=self._kept,
         )
+
+    def _instead(self) -> str:
+        """Why it was not the driver that is asked first."""
+        if self._passed is None or self._passed.driver == self._driver or not self._driver:
+            return ""
+        return f"; {self._passed.driver} was passed over: {self._passed.text}"
+
+    def _pass_over(self, chosen: Link, errors: Mapping[Link, PowerError]) -> None:
+        first = self._links[0]
+        if first is not chosen and first in errors:
+            self._passed = self._front.note(first, "", errors[first])
 
     def _sentence(self) -> str:
         if self._order.verb is Verb.BOOT_NEXT:
@@ -171,6 +184,7 @@ class Errand:
         left = [link for link in self._links if link not in failed]
         errors: dict[Link, PowerError] = dict(failed)
         if ready := self._front.candidates(left, NAME[write], insist=True, errors=errors):
+            self._pass_over(ready[0], errors)
             return ready[0]
         again = [link for link, error in failed.items() if rule_of(error.code).repeat or error.code == "not-obeyed"]
         # Who did not stop gracefully was asked once and had its three minutes.
@@ -290,6 +304,7 @@ class Errand:
                 else:
                     self._attempts += failures
                     self._boot_driver = link.driver
+                    self._pass_over(link, errors)
                     return
             if not any(rule_of(error.code).repeat for link, error in errors.items() if link not in final):
                 break

@@ -5,12 +5,13 @@ from __future__ import annotations
 import dataclasses
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import suppress
 from typing import Any, TypeVar
 
 from aiohttp import web
 
 from metalbox import inventory
-from metalbox.errors import InvalidValue, Refused
+from metalbox.errors import InvalidValue, PowerError, Refused
 from metalbox.machine import Machine
 from metalbox.power import Device, Endpoint, Mode, Override, Power
 from metalbox.power.orders import Verb
@@ -65,13 +66,21 @@ class PowerApi:
         return web.json_response({**_order(saved), "waits_behind": self._front.turnstile.before(saved.machine_id)})
 
     async def state(self, request: web.Request) -> web.Response:
-        """The machine's power as last observed, or with `refresh=1` as read now; and who is switched on before it."""
+        """The machine's power as last observed, or with `refresh=1` as read now, with what is set to boot next."""
         machine, endpoints = await self._subject(request)
+        boot: Override | None = None
         if request.query.get("refresh") == "1":
             await self._front.observe(machine.id, endpoints, insist=True)
+            with suppress(PowerError):  # some cannot tell, and why is told of the state
+                boot = await self._front.ask(machine.id, endpoints, "override", _override_of, tries=1)
         observation = self._front.observation(machine.id)
         before = self._front.turnstile.before(machine.id)
-        answer = {**dataclasses.asdict(observation), "age": observation.age(self._now()), "waits_behind": before}
+        answer = {
+            **dataclasses.asdict(observation),
+            "age": observation.age(self._now()),
+            "waits_behind": before,
+            "boot": dataclasses.asdict(boot) if boot else None,
+        }
         return web.json_response({"machine": machine.name, **answer})
 
     async def sensors(self, request: web.Request) -> web.Response:
@@ -100,6 +109,10 @@ class PowerApi:
     async def _ask(self, request: web.Request, verb: str, call: Callable[[Power], Awaitable[T]]) -> T:
         machine, endpoints = await self._subject(request)
         return await self._front.ask(machine.id, endpoints, verb, call, seconds=LONG_QUESTION_SECONDS)
+
+
+async def _override_of(power: Power) -> Override:
+    return await power.override()
 
 
 async def _sensors(power: Power) -> Sequence[Any]:

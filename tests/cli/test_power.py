@@ -97,6 +97,20 @@ def test_status(two: Any, capsys: pytest.CaptureFixture[str]) -> None:
     ]
 
 
+def test_status_as_it_is_now(two: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    known = {"state": "on", "age": 0.1, "source": "ipmi", "code": "", "text": "", "waits_behind": None}
+    boots = ({"device": "pxe", "mode": "uefi", "once": True}, {"device": "none", "mode": "keep", "once": True})
+    for name, boot in zip(("r1-01", "r1-02"), boots, strict=True):
+        two.answers[f"GET /api/v1/machines/{name}/power"] = (200, {"machine": name, **known, "boot": boot})
+    assert run(two, "power", "status", "all", "--refresh") == 0
+    assert [query for _, path, query, _ in two.requests if path.endswith("/power")] == ["refresh=1", "refresh=1"]
+    assert [line.rstrip() for line in capsys.readouterr().out.splitlines()] == [
+        "NAME   POWER  READ      BY    NEXT BOOT         TROUBLE",
+        "r1-01  on     0.1s ago  ipmi  pxe (uefi), once",
+        "r1-02  on     0.1s ago  ipmi  as set up",
+    ]
+
+
 def test_sensors_and_log(two: Any, capsys: pytest.CaptureFixture[str]) -> None:
     sensor = {"name": "Inlet", "kind": "temperature", "value": 21.5, "unit": "C", "health": "ok", "states": []}
     two.answers["GET /api/v1/machines/r1-01/sensors"] = (200, {"sensors": [sensor]})
