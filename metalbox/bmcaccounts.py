@@ -58,7 +58,8 @@ def add(
         for name, text in secret.items():
             _set_secret(store, vault, learned.bmc.id, told.drivers[0], name, Secret(text))
         if user or password:
-            entries += set_account(store, vault, learned.bmc.id, user, password, now)
+            known = learned.bmc if learned.is_new and not secret else None
+            entries += set_account(store, vault, learned.bmc.id, user, password, now, known=known)
         return dataclasses.replace(learned, bmc=bmcs.get(store, learned.bmc.id), entries=tuple(entries))
 
 
@@ -82,15 +83,27 @@ def take_list(store: Store, vault: Vault, rows: Sequence[Row], now: float) -> Im
             added += done.is_new
             changed += bool(done.entries) and not done.is_new
             numbers[done.bmc.id] = None
-        records = [bmcs.get(store, number) for number in numbers]
+        records = [record for record in store.bmcs.all() if record.id in numbers]
     unmatched = tuple(record for record in records if record.machine_id is None)
     return Imported(added, changed, len(rows) - added - changed, unmatched)
 
 
-def set_account(store: Store, vault: Vault, number: int, user: str, password: Secret, now: float) -> list[Entry]:
-    """Store the account that metalbox uses; an empty user or password leaves what there is. Raises NotFound."""
+def set_account(
+    store: Store,
+    vault: Vault,
+    number: int,
+    user: str,
+    password: Secret,
+    now: float,
+    *,
+    known: BmcRecord | None = None,
+) -> list[Entry]:
+    """Store the account that metalbox uses; an empty user or password leaves what there is. Raises NotFound.
+
+    `known` is the record as it was just written, for those who have it.
+    """
     with store.transaction():
-        before = bmcs.get(store, number)
+        before = known or bmcs.get(store, number)
         is_new = bool(password) and not _is_stored(vault, before, password)
         if not is_new and user in ("", before.user):
             return []

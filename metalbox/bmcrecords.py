@@ -10,6 +10,7 @@ import json
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any
 
 import sqlalchemy as sa
@@ -91,6 +92,34 @@ def _record(row: Any) -> BmcRecord:
     )
 
 
+# Statements are made once: making one takes longer than SQLite needs for it, and a list has thousands of rows.
+GET = sa.select(bmcs).where(bmcs.c.id == sa.bindparam("number"))
+INSERT = sa.insert(bmcs)
+UPDATE = sa.update(bmcs).where(bmcs.c.id == sa.bindparam("number"))
+
+
+@lru_cache
+def _near(names: tuple[str, ...]) -> sa.Select[Any]:
+    either = [bmcs.c[name] == sa.bindparam(name) for name in names]
+    return sa.select(bmcs).where(sa.or_(*either)).order_by(bmcs.c.id)
+
+
+@lru_cache
+def _hosts(by_uuid: bool, by_serial: bool) -> sa.Select[Any]:
+    """The machines that have one of the marks that are given."""
+    wanted: sa.BindParameter[Any] = sa.bindparam("macs", expanding=True)
+    owners = sa.select(macs.c.machine_id).where(macs.c.mac.in_(wanted))
+    others = (bmcs.c.machine_id.is_not(None), bmcs.c.id != sa.bindparam("own"))
+    hosts = sa.select(bmcs.c.machine_id).where(bmcs.c.mac.in_(wanted), *others)
+    either: list[sa.ColumnElement[bool]] = [machines.c.id.in_(owners), machines.c.id.in_(hosts)]
+    if by_uuid:
+        either.append(machines.c.uuid.in_(sa.bindparam("uuids", expanding=True)))
+    if by_serial:
+        either.append(sa.func.lower(machines.c.serial) == sa.bindparam("serial"))
+    columns = (machines.c.id, machines.c.name, machines.c.uuid, machines.c.serial, machines.c.vendor)
+    return sa.select(*columns).where(sa.or_(*either))
+
+
 class Bmcs:
     """The table `bmcs`."""
 
@@ -99,18 +128,18 @@ class Bmcs:
 
     def get(self, number: int) -> BmcRecord | None:
         """The BMC with this id."""
-        row = self._connection.execute(sa.select(bmcs).where(bmcs.c.id == number)).one_or_none()
+        row = self._connection.execute(GET, {"number": number}).one_or_none()
         return None if row is None else _record(row)
 
     def add(self, record: BmcRecord) -> BmcRecord:
         """Insert a BMC, whose `id` is ignored; returns it with its new id."""
-        result = self._connection.execute(sa.insert(bmcs).values(_row(record)))
+        result = self._connection.execute(INSERT, _row(record))
         assert result.inserted_primary_key is not None
         return dataclasses.replace(record, id=result.inserted_primary_key[0])
 
     def save(self, record: BmcRecord) -> None:
         """Write all columns."""
-        self._connection.execute(sa.update(bmcs).where(bmcs.c.id == record.id).values(_row(record)))
+        self._connection.execute(UPDATE, {**_row(record), "number": record.id})
 
     def saw(self, number: int, now: float) -> None:
         """Write when it was heard of."""
@@ -140,10 +169,9 @@ class Bmcs:
 
     def near(self, place: Place) -> list[BmcRecord]:
         """Those that share address, MAC or machine with `place`."""
-        either = [bmcs.c.address == place.address] if place.address else []
-        either += [bmcs.c.mac == place.mac] if place.mac else []
-        either += [bmcs.c.machine_id == place.machine_id] if place.machine_id is not None else []
-        return self._all(sa.or_(*either)) if either else []
+        known = {"address": place.address or None, "mac": place.mac, "machine_id": place.machine_id}
+        given = {name: value for name, value in known.items() if value is not None}
+        return [_record(row) for row in self._connection.execute(_near(tuple(given)), given)] if given else []
 
     def waiting(self, uuid: str, serial: str, wanted: Sequence[Mac]) -> list[BmcRecord]:
         """Those without a machine that could be of a machine with these marks."""
@@ -156,17 +184,14 @@ class Bmcs:
 
     def candidates(self, marks: Marks, bmc_id: int = 0) -> list[Candidate]:
         """The machines that have at least one of these marks; the BMC `bmc_id` is no witness for itself."""
-        wanted = [mac for mac in (marks.mac, *marks.macs) if mac]
-        owners = sa.select(macs.c.machine_id).where(macs.c.mac.in_(wanted))
-        others = bmcs.c.id != bmc_id
-        hosts = sa.select(bmcs.c.machine_id).where(bmcs.c.mac.in_(wanted), bmcs.c.machine_id.is_not(None), others)
-        either: list[sa.ColumnElement[bool]] = [machines.c.id.in_(owners), machines.c.id.in_(hosts)]
+        given: dict[str, Any] = {"own": bmc_id, "macs": [mac for mac in (marks.mac, *marks.macs) if mac]}
         if not is_placeholder_uuid(marks.uuid):
-            either.append(machines.c.uuid.in_({marks.uuid, swap_uuid(marks.uuid)}))
+            given["uuids"] = [marks.uuid, swap_uuid(marks.uuid)]
         if not is_placeholder_serial(marks.serial):
-            either.append(sa.func.lower(machines.c.serial) == marks.serial.strip().lower())
-        columns = (machines.c.id, machines.c.name, machines.c.uuid, machines.c.serial, machines.c.vendor)
-        rows = self._connection.execute(sa.select(*columns).where(sa.or_(*either))).all()
+            given["serial"] = marks.serial.strip().lower()
+        rows = self._connection.execute(_hosts("uuids" in given, "serial" in given), given).all()
+        if not rows:
+            return []
         numbers = [row.id for row in rows]
         own: defaultdict[int, list[Mac]] = defaultdict(list)
         for mac, number in self._connection.execute(
@@ -175,10 +200,15 @@ class Bmcs:
             own[number].append(Mac(mac))
         managed: defaultdict[int, list[Mac]] = defaultdict(list)
         for mac, number in self._connection.execute(
-            sa.select(bmcs.c.mac, bmcs.c.machine_id).where(bmcs.c.machine_id.in_(numbers), bmcs.c.mac != "", others)
+            sa.select(bmcs.c.mac, bmcs.c.machine_id).where(
+                bmcs.c.machine_id.in_(numbers), bmcs.c.mac != "", bmcs.c.id != bmc_id
+            )
         ):
             managed[number].append(Mac(mac))
-        return [Candidate(*row, macs=tuple(own[row.id]), bmc_macs=tuple(managed[row.id])) for row in rows]
+        return [
+            Candidate(row.id, row.name, row.uuid, row.serial, row.vendor, tuple(own[row.id]), tuple(managed[row.id]))
+            for row in rows
+        ]
 
     def keys_in_use(self) -> set[str]:
         """The sealed texts' names of keys: see `secrets.key_name`."""

@@ -262,7 +262,8 @@ def _learn(store: Store, told: Told, now: float, machine_id: int | None, setting
     elif machine_id is not None:
         facts = {**after.facts, "kept": True, "reason": "an operator said so"}
         after = dataclasses.replace(after, machine_id=machine_id, facts=facts)
-    after = _matched(store, after)
+    # Nothing was found that it could have been: what its marks said a moment ago, they say still.
+    after = _matched(store, after, None if before or machine_id is not None else probe)
     if before is not None:
         return Learned(after, False, (*entries, *_save(store, before, after, told.source, now)))
     after = store.bmcs.add(after)
@@ -307,8 +308,14 @@ def _updated(record: BmcRecord, told: Told, settings: Mapping[str, str]) -> BmcR
     )
 
 
-def _matched(store: Store, record: BmcRecord) -> BmcRecord:
-    """The record with the machine that its marks name; what its machine or a person said is only doubted."""
+def _matched(store: Store, record: BmcRecord, known: BmcRecord | None = None) -> BmcRecord:
+    """The record with the machine that its marks name; what its machine or a person said is only doubted.
+
+    `known` is a record that was matched already: with the same marks it is this one's answer, too.
+    """
+    if known is not None and known.marks == record.marks and not record.facts.keys() & {"in_band", "kept", "doubt"}:
+        facts = {**record.facts, **{k: v for k, v in known.facts.items() if k in ("reason", "unmatched")}}
+        return dataclasses.replace(record, machine_id=known.machine_id, facts=facts)
     found = match(record.marks, store.bmcs.candidates(record.marks, record.id))
     facts = {key: value for key, value in record.facts.items() if key != "doubt"}
     if facts.get("in_band") or facts.get("kept"):
