@@ -87,6 +87,38 @@ def call(
     timeout: float = TIMEOUT_SECONDS,
 ) -> Any:
     """Send one request and return the decoded answer. Raises the MetalboxError that the service's answer names."""
+    return answer(*_exchange(named_socket, method, path, query, body, timeout))
+
+
+def fetch(named_socket: str, path: str, query: dict[str, Any] | None = None) -> bytes:
+    """Get something that is no JSON. Raises as `call`."""
+    status, body = _exchange(named_socket, "GET", path, query, None, TIMEOUT_SECONDS)
+    if status >= 400:
+        answer(status, body)
+    return body
+
+
+def no_service(where: str, error: OSError) -> errors.StartError:
+    """The sentence for a socket that cannot be connected to."""
+    if isinstance(error, PermissionError):
+        return errors.StartError(
+            f"you may not speak to the service at {where}: use sudo, or become a member of the socket's group"
+        )
+    return errors.StartError(
+        f"no service answers at {where} ({error.strerror or error}): start it with `metalbox serve`, "
+        "or name its socket with --socket or METALBOX_SOCKET"
+    )
+
+
+def _exchange(
+    named_socket: str,
+    method: str,
+    path: str,
+    query: dict[str, Any] | None,
+    body: Any,
+    timeout: float,
+) -> tuple[int, bytes]:
+    """Send one request; the answer's status and body. Raises StartError and TimedOut."""
     where = socket_path(named_socket)
     connection = _UnixConnection(where, timeout)
     target = path + ("?" + urlencode(query) if query else "")
@@ -98,20 +130,13 @@ def call(
         text = response.read()
     except TimeoutError:
         raise errors.TimedOut(f"the service at {where} did not answer within {timeout:.0f} s") from None
-    except PermissionError:
-        raise errors.StartError(
-            f"you may not speak to the service at {where}: use sudo, or become a member of the socket's group"
-        ) from None
     except OSError as error:
-        raise errors.StartError(
-            f"no service answers at {where} ({error.strerror or error}): start it with `metalbox serve`, "
-            "or name its socket with --socket or METALBOX_SOCKET"
-        ) from None
+        raise no_service(where, error) from None
     except http.client.HTTPException as error:
         raise errors.StartError(f"the service at {where} broke off its answer ({error!r})") from None
     finally:
         connection.close()
-    return _answer(response.status, text)
+    return response.status, text
 
 
 def _encoded(body: Any) -> bytes | None:
@@ -120,13 +145,14 @@ def _encoded(body: Any) -> bytes | None:
     return (body if isinstance(body, Raw) else json.dumps(body)).encode()
 
 
-def _answer(status: int, text: bytes) -> Any:
+def answer(status: int, text: bytes) -> Any:
+    """Decode an answer. Raises the MetalboxError that it names."""
     try:
-        answer = json.loads(text) if text else {}
+        document = json.loads(text) if text else {}
     except ValueError:
-        answer = {"error": text.decode("utf-8", "replace")[:200]}
+        document = {"error": text.decode("utf-8", "replace")[:200]}
     if status >= 400:
-        code = int(answer.get("exit_code", 1)) if isinstance(answer, dict) else 1
-        sentence = answer.get("error", f"HTTP {status}") if isinstance(answer, dict) else f"HTTP {status}"
+        code = int(document.get("exit_code", 1)) if isinstance(document, dict) else 1
+        sentence = document.get("error", f"HTTP {status}") if isinstance(document, dict) else f"HTTP {status}"
         raise RAISES.get(code, errors.MetalboxError)(sentence)
-    return answer
+    return document

@@ -17,6 +17,7 @@ from metalbox.cli import (
     bmc,
     boot_files,
     config,
+    console,
     doctor,
     events,
     lab,
@@ -30,7 +31,10 @@ from metalbox.cli import (
 )
 from metalbox.errors import MetalboxError
 
-VERBS = (serve, machines, marks, events, why, power, bmc, leases, status, config, agent, boot_files, doctor, lab)
+VERBS = (
+    *(serve, machines, marks, events, why, power, console, bmc, leases, status),
+    *(config, agent, boot_files, doctor, lab),
+)
 
 EPILOG = """examples:
   metalbox lab up --machines 2 --wait    try everything on this computer, with real firmware in QEMU
