@@ -3,9 +3,10 @@
     THREADS = threads(16)
     state = await THREADS.run(session.get_power, key=endpoint.address, seconds=20)
 
-Python cannot end a thread. A call that overstays its time is *lost*: its caller gets BmcHung, its place goes to the
-next one, and until it returns by itself no second call with its `key` (the BMC) is begun. So a BMC that hangs holds at
-most one thread, and the others none. Threads are daemons: one that hangs does not keep the service from stopping.
+Python cannot end a thread. A call that overstays its time is *lost*: its caller gets BmcHung, and until it returns by
+itself no second call with its `key` (the BMC) is begun. So a BMC that hangs holds at most one thread. It holds nobody
+up either: a call that waits gives its place to the next one, and keys whose last call was lost, or that never came
+back, have few places of their own. Threads are daemons: one that hangs does not keep the service from stopping.
 """
 
 from __future__ import annotations
@@ -23,6 +24,23 @@ T = TypeVar("T")
 # Lost calls of one driver. Each holds a stack and a socket; so many at once mean that not the BMCs are sick but the way
 # to them, and one more thread would not help.
 MAX_LOST = 256
+# A place stands for work. A call that is still under way after this waits for its BMC, and works no more.
+PROMPT_SECONDS = 0.1
+# Which part of the places those have that are not known to come back.
+DOUBTFUL = 4
+
+
+class Place:
+    """One place, held until it is given back; twice is as good as once."""
+
+    def __init__(self, semaphore: asyncio.Semaphore) -> None:
+        self._semaphore: asyncio.Semaphore | None = semaphore
+
+    def give_back(self) -> None:
+        """Let the next one in."""
+        if self._semaphore is not None:
+            self._semaphore.release()
+            self._semaphore = None
 
 
 class Slots:
@@ -34,11 +52,15 @@ class Slots:
         self._semaphores: WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Semaphore] = WeakKeyDictionary()
 
     @asynccontextmanager
-    async def take(self) -> AsyncIterator[None]:
-        """Wait for a place and hold it."""
-        loop = asyncio.get_running_loop()
-        async with self._semaphores.setdefault(loop, asyncio.Semaphore(self.count)):
-            yield
+    async def take(self) -> AsyncIterator[Place]:
+        """Wait for a place and hold it, to the end of the block at most."""
+        semaphore = self._semaphores.setdefault(asyncio.get_running_loop(), asyncio.Semaphore(self.count))
+        await semaphore.acquire()
+        place = Place(semaphore)
+        try:
+            yield place
+        finally:
+            place.give_back()
 
 
 class Threads:
@@ -46,7 +68,9 @@ class Threads:
 
     def __init__(self, count: int, max_lost: int = MAX_LOST) -> None:
         self.slots = Slots(count)
+        self.doubtful = Slots(max(1, count // DOUBTFUL))
         self.max_lost = max_lost
+        self._well: set[str] = set()
         self._lost: dict[threading.Thread, str] = {}
         self._running: set[threading.Thread] = set()
         self._lock = threading.Lock()
@@ -62,8 +86,9 @@ class Threads:
 
         The time counts from the start of the thread, not while waiting for a place. Cancelling loses the call too.
         """
-        async with self.slots.take():
-            self._refuse_if_lost(key)
+        is_well = key in self._well
+        async with (self.slots if is_well else self.doubtful).take() as place:
+            self._refuse_if_lost(key, is_well)
             loop = asyncio.get_running_loop()
             answer: asyncio.Future[T] = loop.create_future()
             work = (loop, answer, call, arguments)
@@ -72,19 +97,23 @@ class Threads:
             thread.start()
             try:
                 async with asyncio.timeout(seconds):
+                    await asyncio.wait({answer}, timeout=PROMPT_SECONDS)
+                    if len(self._running) <= self.slots.count + self.max_lost:
+                        place.give_back()
                     return await answer
             except TimeoutError:
-                if not answer.cancelled():  # the call itself raised it
+                if answer.done() and not answer.cancelled():  # the call itself raised it
                     raise
                 raise BmcHung(f"{key} did not answer within {seconds:g} s") from None
             finally:
+                answer.cancel()
                 self._lose_if_running(thread, key)
 
-    def _refuse_if_lost(self, key: str) -> None:
+    def _refuse_if_lost(self, key: str, is_well: bool) -> None:
         lost = self.lost
         if key in lost:
             raise BmcHung(f"{key} still hangs in the last call to it", evidence="the call has not returned")
-        if len(lost) >= self.max_lost:
+        if len(lost) >= self.max_lost and not is_well:
             raise BmcHung(
                 f"{key} was not asked: calls to {len(lost)} other BMCs hang", evidence=", ".join(sorted(lost))
             )
@@ -93,6 +122,9 @@ class Threads:
         with self._lock:
             if thread in self._running:
                 self._lost[thread] = key
+                self._well.discard(key)
+            else:
+                self._well.add(key)
 
     def _work(
         self,
