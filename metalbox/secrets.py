@@ -8,20 +8,20 @@ is bound to what it belongs to: moved to another row it does not open.
 from __future__ import annotations
 
 import base64
-import contextlib
 import hashlib
 import os
-import stat
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
+from metalbox import keyfile
 from metalbox.errors import Refused, StartError
 from metalbox.secret import Secret
 
 __all__ = ["KEY_NAME", "Secret", "Vault", "key_name", "key_path"]
 
 KEY_NAME = "metalbox-key"
-KEY_BYTES = 32
+# What must be changed when others may have read the key.
+GIVEN_AWAY = "change the passwords that it may have given away"
 # What AES-GCM was made for (NIST SP 800-38D section 8.2.2): random, and far below 2^32 secrets under one key.
 NONCE_BYTES = 12
 VERSION = "v1"
@@ -29,10 +29,7 @@ VERSION = "v1"
 
 def key_path(data_dir: Path, environment: Mapping[str, str]) -> Path:
     """Where the key is: systemd's credential (systemd.exec(5), LoadCredential=) if given, else in the data folder."""
-    credentials = environment.get("CREDENTIALS_DIRECTORY", "")
-    if credentials and (Path(credentials) / KEY_NAME).exists():
-        return Path(credentials) / KEY_NAME
-    return data_dir / KEY_NAME
+    return keyfile.path_of(KEY_NAME, data_dir, environment)
 
 
 def key_name(sealed: str) -> str:
@@ -56,11 +53,9 @@ class Vault:
         the key be missing, and is made when the first secret is sealed.
         """
         path = key_path(data_dir, os.environ if environment is None else environment)
-        # A credential is root's and 0440, in a folder that only the service enters; a file of ours is 0600.
-        may_be_seen = 0o077 if path.parent == data_dir else 0o007
         wanted = set(in_use) - {""}
         try:
-            key = _read(path, may_be_seen)
+            key = keyfile.read(path, data_dir, GIVEN_AWAY)
         except FileNotFoundError:
             if wanted:
                 raise StartError(
@@ -85,7 +80,7 @@ class Vault:
         from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
         if not self._key:
-            self._key = _make(self.path)
+            self._key = keyfile.make(self.path, GIVEN_AWAY)
         nonce = os.urandom(NONCE_BYTES)
         plain = secret.reveal().encode("utf-8", "surrogatepass")
         sealed = nonce + AESGCM(self._key).encrypt(nonce, plain, owner.encode())
@@ -108,63 +103,15 @@ class Vault:
             raise Refused(f"the secret of {owner} is damaged or was sealed for something else: set it anew") from None
         return Secret(plain.decode("utf-8", "surrogatepass"))
 
+    def derive(self, owner: str, salt: bytes) -> bytes:
+        """32 secret bytes that only this key, `owner` and `salt` give again (HKDF, RFC 5869). Raises StartError."""
+        from cryptography.hazmat.primitives.hashes import SHA256
+        from cryptography.hazmat.primitives.kdf.hkdf import HKDF
+
+        if not self._key:
+            self._key = keyfile.make(self.path, GIVEN_AWAY)
+        return HKDF(algorithm=SHA256(), length=32, salt=salt, info=b"metalbox " + owner.encode()).derive(self._key)
+
 
 def _name(key: bytes) -> str:
     return hashlib.sha256(b"metalbox key name" + key).hexdigest()[:8]
-
-
-def _read(path: Path, forbidden: int) -> bytes:
-    """The key in a file whose mode has none of the `forbidden` bits. Raises FileNotFoundError, StartError."""
-    try:
-        with path.open("rb") as file:
-            state = os.fstat(file.fileno())
-            content = file.read(1024)
-    except FileNotFoundError:
-        raise
-    except OSError as error:
-        raise StartError(f"the key file {path} cannot be read: {error.strerror}") from None
-    mode = stat.S_IMODE(state.st_mode)
-    if mode & forbidden:
-        raise StartError(
-            f"the key file {path} can be used by others (mode {mode:04o}): change the passwords that it may have given "
-            f"away, then `chmod 600 {path}`"
-        )
-    if state.st_uid not in (0, os.geteuid()):
-        raise StartError(f"the key file {path} belongs to user {state.st_uid}: it must be the service's own, or root's")
-    try:
-        key = bytes.fromhex(content.decode("ascii").strip())
-    except ValueError:
-        key = b""
-    if len(key) != KEY_BYTES:
-        raise StartError(
-            f"the key file {path} holds no key: it must be {2 * KEY_BYTES} hex digits, as `openssl rand -hex "
-            f"{KEY_BYTES}` makes them"
-        )
-    return key
-
-
-def _make(path: Path) -> bytes:
-    """Make a key, whole and on disk before it has its name: a crash leaves no half of one. Raises StartError."""
-    draft = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        with contextlib.suppress(FileNotFoundError):
-            draft.unlink()
-        descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-        with open(descriptor, "w") as file:
-            file.write(os.urandom(KEY_BYTES).hex() + "\n")
-            file.flush()
-            os.fsync(file.fileno())
-        try:
-            # Unlike a rename, it never replaces a key that somebody else has made meanwhile.
-            with contextlib.suppress(FileExistsError):
-                os.link(draft, path)
-        finally:
-            draft.unlink()
-        folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
-        return _read(path, 0o077)
-    except OSError as error:
-        raise StartError(f"the key file {path} cannot be made: {error.strerror}") from None
