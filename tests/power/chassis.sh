@@ -5,6 +5,8 @@ cd "$1" || exit 1
 verb=$2
 shift 2
 echo "$verb $*" >>calls
+# A BMC that takes commands and does nothing.
+[ "$verb" = set ] && [ -e ignores ] && exit 0
 
 running() {
     [ -s pid ] && kill -0 "$(cat pid)" 2>/dev/null && ! grep -q '^State:.Z' "/proc/$(cat pid)/status"
