@@ -21,6 +21,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError
 
 from metalbox.bmcrecords import Bmcs
+from metalbox.certificaterecords import Certificates
 from metalbox.dhcp.leases import Lease, LeaseState
 from metalbox.entries import Events
 from metalbox.errors import StartError
@@ -48,8 +49,8 @@ def sqlite_url(path: Path) -> str:
 class Store:
     """An open database. Synchronous, and used by one thread at a time.
 
-    `machines`, `orders`, `bmcs` and `events` hold the queries; they are called inside `with store.transaction()`, or by
-    `Database.run`, which makes one transaction of each call.
+    `machines`, `orders`, `bmcs`, `certificates` and `events` hold the queries; they are called inside
+    `with store.transaction()`, or by `Database.run`, which makes one transaction of each call.
     """
 
     def __init__(self, engine: sa.Engine, connection: sa.Connection, lock: IO[str] | None, shown: str) -> None:
@@ -61,6 +62,7 @@ class Store:
         self.machines = Machines(connection)
         self.orders = Orders(connection)
         self.bmcs = Bmcs(connection)
+        self.certificates = Certificates(connection)
         self.power_orders = PowerOrders(connection)
         self.events = Events(connection)
         self._save_lease, self._is_positional = _lease_upsert(connection.dialect)

@@ -220,7 +220,7 @@ def _may_be_erased(disk: Disk, row: DiskPlan, named: list[str]) -> None:
     assert not (disk.read_only or told.write_protected or told.ata_locked)
     assert (disk.serial and set(disk.serial) != {"0"}) or disk.wwn
     # Unless somebody has named it by a mark of its own.
-    if not {disk.serial.casefold(), disk.wwn[-16:]} & {word.casefold()[-16:] for word in named}:
+    if not {disk.serial.casefold()[-16:], disk.wwn[-16:]} & {word.casefold()[-16:] for word in named}:
         assert disk.transport not in ("usb", "iscsi", "fc", "mmc", "")
         assert not (disk.removable or told.multipath or told.virtual_media or disk.name.startswith("sr"))
 
