@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -19,6 +20,9 @@ from metalbox.bmcmatch import Candidate, Marks, Place, Source
 from metalbox.machine import Mac, is_placeholder_serial, is_placeholder_uuid, swap_uuid
 from metalbox.records import dump, storable
 from metalbox.schema import bmcs, machines, macs
+
+# A sealed text among the facts, and the name of its key.
+SEALED = re.compile(r'"v1:([0-9a-f]{8}):')
 
 
 @dataclass(frozen=True, slots=True)
@@ -212,6 +216,10 @@ class Bmcs:
 
     def keys_in_use(self) -> set[str]:
         """The sealed texts' names of keys: see `secrets.key_name`."""
-        # "v1:<8 hex digits>:..."
+        # "v1:<8 hex digits>:..."; the secret settings of drivers stand among the facts.
         start = sa.func.substr(bmcs.c.sealed, 4, 8)
-        return set(self._connection.execute(sa.select(start).where(bmcs.c.sealed != "").distinct()).scalars())
+        found = set(self._connection.execute(sa.select(start).where(bmcs.c.sealed != "").distinct()).scalars())
+        facts = sa.select(bmcs.c.facts).where(bmcs.c.facts.contains('"v1:', autoescape=True))
+        for text in self._connection.execute(facts).scalars():
+            found |= set(SEALED.findall(text))
+        return found

@@ -59,15 +59,18 @@ def read(path: Path, data_dir: Path, given_away: str) -> bytes:
     return key
 
 
-def make(path: Path, given_away: str) -> bytes:
-    """Make a key, whole and on disk before it has its name: a crash leaves no half of one. Raises StartError."""
+def make(path: Path, given_away: str, key: bytes = b"") -> bytes:
+    """Make a key, or write this one, whole and on disk before it has its name: a crash leaves no half of one.
+
+    Raises StartError.
+    """
     draft = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         with contextlib.suppress(FileNotFoundError):
             draft.unlink()
         descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         with open(descriptor, "w") as file:
-            file.write(os.urandom(KEY_BYTES).hex() + "\n")
+            file.write((key or os.urandom(KEY_BYTES)).hex() + "\n")
             file.flush()
             os.fsync(file.fileno())
         try:
@@ -76,11 +79,16 @@ def make(path: Path, given_away: str) -> bytes:
                 os.link(draft, path)
         finally:
             draft.unlink()
-        folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
+        sync(path.parent)
         return read(path, path.parent, given_away)
     except OSError as error:
         raise StartError(f"the key file {path} cannot be made: {error.strerror}") from None
+
+
+def sync(folder: Path) -> None:
+    """Bring the names in a folder to disk. Raises OSError."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

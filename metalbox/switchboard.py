@@ -12,7 +12,7 @@ from pathlib import Path
 
 from sqlalchemy.exc import DBAPIError
 
-from metalbox import bmcaccounts, bmcs
+from metalbox import bmcaccounts, bmcs, resealing
 from metalbox.bmcrecords import BmcRecord
 from metalbox.config import PowerBudget
 from metalbox.errors import MetalboxError, NotFound, PowerError
@@ -49,6 +49,7 @@ class Switchboard:
         """Raises StartError when passwords are stored and their key is not there."""
         with database.store.transaction():
             in_use = database.store.bmcs.keys_in_use()
+        resealing.settle(data_dir, in_use)
         self.vault = Vault.open(data_dir, in_use)
         self.front = Front(budgets={row.label: Budget(row.per_second, row.burst) for row in budgets})
         self._database = database

@@ -35,6 +35,7 @@ LAYERS: tuple[tuple[str, int], ...] = (
     ("metalbox.worker", 4),
     ("metalbox.overrides", 4),
     ("metalbox.marks", 3),
+    ("metalbox.resealing", 3),
     ("metalbox.consoles", 3),
     ("metalbox.recording", 2),
     ("metalbox.inventory", 3),

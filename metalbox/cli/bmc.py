@@ -8,12 +8,14 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from metalbox.cli import client, output
+from metalbox.cli import client, output, reseal
 from metalbox.errors import InvalidValue
 
 # The service bounds a scan to half an hour.
 SCAN_SECONDS = 2000.0
 PASSWORD_VARIABLE = "METALBOX_BMC_PASSWORD"
+# Settings of drivers that are kept like passwords.
+SECRETS = frozenset({"kg"})
 
 
 def add_parser(verbs: Any) -> None:
@@ -38,6 +40,13 @@ def add_parser(verbs: Any) -> None:
     action.add_argument("--serial", default="", help="the machine's serial number")
     action.add_argument("--driver", default="", help="redfish, ipmi, libvirt, wol or none; default: redfish, then ipmi")
     action.add_argument("--port", type=int, default=0)
+    action.add_argument(
+        "--setting",
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        help="of the driver, such as system=2 or channel=8; a NAME alone (kg) is asked for, so that nobody sees it",
+    )
     client.add_arguments(action)
     action.set_defaults(run=run_add)
 
@@ -55,6 +64,8 @@ def add_parser(verbs: Any) -> None:
     action.add_argument("addresses", nargs="+", help="addresses, ranges like 192.0.2.10-50, or networks")
     client.add_arguments(action)
     action.set_defaults(run=run_scan)
+
+    reseal.add_action(actions)
 
     for name, text, run in (
         ("test", "log in by every driver, and ask who the machine is", run_test),
@@ -98,6 +109,7 @@ def _trouble(row: dict[str, Any]) -> str:
 def run_add(args: argparse.Namespace) -> int:
     """Ask for the password where a person can be asked, and add it."""
     body = {name: getattr(args, name) for name in ("address", "user", "machine", "mac", "serial", "driver", "port")}
+    body["settings"] = dict(_setting(text) for text in args.setting)
     body["password"] = _password(args) if args.user else ""
     answer = client.call(args.socket, "POST", "/api/v1/bmcs", body=body)
     if not output.emit(answer, args.output):
@@ -106,15 +118,27 @@ def run_add(args: argparse.Namespace) -> int:
     return 0
 
 
-def _password(args: argparse.Namespace) -> str:
-    given = os.environ.get(PASSWORD_VARIABLE)
-    if given is not None:
-        return given
+def _setting(text: str) -> tuple[str, str]:
+    """One setting of a driver; a secret is not taken from the command line, which every user of this host can see."""
+    name, equal, value = text.partition("=")
+    if equal and name in SECRETS:
+        raise InvalidValue(f"{name} is a secret: write --setting {name}, and it is asked for")
+    return name, value if equal else _ask(f"{name}: ")
+
+
+def _ask(prompt: str) -> str:
     if not sys.stdin.isatty():
         return sys.stdin.readline().rstrip("\n")
     import getpass
 
-    return getpass.getpass(f"password of {args.user} at {args.address}: ")
+    return getpass.getpass(prompt)
+
+
+def _password(args: argparse.Namespace) -> str:
+    given = os.environ.get(PASSWORD_VARIABLE)
+    if given is not None:
+        return given
+    return _ask(f"password of {args.user} at {args.address}: ")
 
 
 def run_import(args: argparse.Namespace) -> int:

@@ -124,7 +124,8 @@ class Errand:
             )
         if not self._writes:
             return f"the machine is {self._state} already"
-        sent = " and ".join(self._writes)
+        # What one driver failed to carry out was sent again by another.
+        sent = " and ".join(dict.fromkeys(self._writes))
         if self._state is PowerState.UNKNOWN:
             return f"{sent} was sent by {self._driver}; nobody can read back whether it was obeyed"
         if Write.CYCLE in self._writes:

@@ -42,8 +42,10 @@ class BmcApi:
 
     async def add(self, request: web.Request) -> web.Response:
         """Take one BMC with its account."""
-        told, user, password, machine = _read(read_json(await read_body(request)))
-        learned = await self._database.run(self._add, told, user, password, machine)
+        document = read_json(await read_body(request))
+        told, user, password, machine = _read(document)
+        settings = _settings(document.get("settings") or {})
+        learned = await self._database.run(self._add, told, user, password, machine, settings)
         return web.json_response({"bmc": learned})
 
     async def take_list(self, request: web.Request) -> web.Response:
@@ -123,11 +125,20 @@ class BmcApi:
             errors.append(error)
         return row
 
-    def _add(self, store: Store, told: Told, user: str, password: Secret, machine: str) -> dict[str, Any]:
+    def _add(
+        self, store: Store, told: Told, user: str, password: Secret, machine: str, settings: dict[str, str]
+    ) -> dict[str, Any]:
         owner = inventory.find(store, machine) if machine else None
         number = owner.id if owner else None
         learned = bmcaccounts.add(
-            store, self._vault, told, self._now(), user=user, password=password, machine_id=number
+            store,
+            self._vault,
+            told,
+            self._now(),
+            user=user,
+            password=password,
+            settings=settings,
+            machine_id=number,
         )
         names = store.machines.names()
         record = bmcs.get(store, learned.bmc.id)
@@ -140,6 +151,13 @@ async def _is_on(power: Power) -> bool:
 
 async def _inventory(power: Power) -> Any:
     return await power.inventory()
+
+
+def _settings(document: Any) -> dict[str, str]:
+    """Settings of the driver; `bmcaccounts.add` says which there are. Values are not repeated, some are secrets."""
+    if not isinstance(document, dict) or not all(isinstance(value, str) for value in document.values()):
+        raise InvalidValue("settings: expected an object of texts")
+    return document
 
 
 def _read(document: Any) -> tuple[Told, str, Secret, str]:

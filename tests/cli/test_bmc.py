@@ -47,6 +47,20 @@ def test_add_takes_the_password_from_where_no_process_list_shows_it(
     assert capsys.readouterr().out.splitlines()[0] == "BMC 1 at 192.0.2.50: r1-01 (its serial)"
 
 
+def test_add_with_settings_of_the_driver(
+    scripted: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    scripted.answers["POST /api/v1/bmcs"] = (200, {"bmc": BMC})
+    monkeypatch.setattr("sys.stdin", io.StringIO("0011\n"))
+    argv = ["add", "192.0.2.50", "--driver", "ipmi", "--setting", "channel=8", "--setting", "kg"]
+    assert run(scripted, *argv) == 0
+    assert scripted.requests[-1][3]["settings"] == {"channel": "8", "kg": "0011"}
+    assert run(scripted, "add", "192.0.2.50", "--driver", "ipmi", "--setting", "kg=0011") == 2
+    error = capsys.readouterr().err
+    assert "kg is a secret" in error and "0011" not in error
+    assert len(scripted.requests) == 1
+
+
 def test_a_missing_list(scripted: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(scripted, "import", str(tmp_path / "none.csv")) == 2
     assert "cannot read" in capsys.readouterr().err

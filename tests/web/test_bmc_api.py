@@ -33,6 +33,24 @@ async def test_added_listed_forgotten(stack: Stack) -> None:
     assert (await call(stack, "GET", "/api/v1/bmcs"))[1] == {"bmcs": []}
 
 
+async def test_added_with_settings_of_its_driver(stack: Stack) -> None:
+    body = {"address": "192.0.2.50", "driver": "ipmi", "settings": {"channel": "8", "kg": "00112233aa"}}
+    status, answer = await call(stack, "POST", "/api/v1/bmcs", body)
+    assert status == 200
+    assert "00112233aa" not in str(answer) + str(await call(stack, "GET", "/api/v1/bmcs"))
+    for settings, sentence in (
+        ({"chanel": "8"}, "the driver ipmi has no setting chanel"),
+        ({"kg": 112233}, "settings: expected an object of texts"),
+        (["kg"], "settings: expected an object of texts"),
+    ):
+        status, answer = await call(stack, "POST", "/api/v1/bmcs", {**body, "settings": settings})
+        assert (status, answer["exit_code"]) == (400, 2)
+        assert sentence in answer["error"] and "112233" not in answer["error"]
+    status, answer = await call(stack, "POST", "/api/v1/bmcs", {**body, "driver": ""})
+    assert status == 400
+    assert "settings belong to a driver" in answer["error"]
+
+
 async def test_a_list_is_taken_whole_or_not_at_all(stack: Stack) -> None:
     await stack.report()
     good = f"address,user,password,serial\n192.0.2.50,root,{PASSWORD},SN12345\n192.0.2.51,root,{PASSWORD},\n"
