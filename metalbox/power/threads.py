@@ -23,7 +23,7 @@ from metalbox.errors import BmcHung
 T = TypeVar("T")
 # Lost calls of one driver. Each holds a stack and a socket; so many at once mean that not the BMCs are sick but the way
 # to them, and one more thread would not help.
-MAX_LOST = 256
+MAX_LOST = 1024
 # A place stands for work. A call that is still under way after this waits for its BMC, and works no more.
 PROMPT_SECONDS = 0.1
 # Which part of the places those have that are not known to come back.
