@@ -240,7 +240,8 @@ def _terminal(*, raw: bool) -> Iterator[bool]:
         (tty.setraw if raw else tty.setcbreak)(0)
         yield True
     finally:
-        termios.tcsetattr(0, termios.TCSADRAIN, before)
+        # Now, not when all is shown: a terminal stopped by Ctrl-S would hold us for ever.
+        termios.tcsetattr(0, termios.TCSANOW, before)
 
 
 def _leave(number: int, frame: object) -> NoReturn:

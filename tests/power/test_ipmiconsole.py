@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -29,12 +30,12 @@ class Machine:
 
     async def plug(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._writer = writer
-        while data := await reader.read(1000):
-            self.typed += data
-            self._news.set()
-            if self.echoes:
-                writer.write(data)
-        writer.close()
+        with contextlib.suppress(ConnectionError), contextlib.closing(writer):
+            while data := await reader.read(1000):
+                self.typed += data
+                self._news.set()
+                if self.echoes:
+                    writer.write(data)
 
     def write(self, data: bytes) -> None:
         assert self._writer is not None, "the simulator did not connect"

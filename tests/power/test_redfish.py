@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import shutil
 import socket
@@ -41,6 +42,7 @@ from metalbox.power import (
     connect,
 )
 from metalbox.power.redfish import THREADS, Redfish
+from tests.power import ipmi_peers
 from tests.power.contract import Contract, Peer
 from tests.power.redfish_service import PASSWORD, USER, Answer, Service, error, make_certificate, plain_tree, running
 from tests.power.test_libvirt import Virsh, keep_definition, uri, virsh
@@ -77,6 +79,45 @@ def resets(service: Service) -> list[str]:
 
 def patches(service: Service) -> list[tuple[str, Any]]:
     return service.asked("PATCH")
+
+
+# -- the console ------------------------------------------------------------------------------------------------------
+
+
+async def test_a_console_by_ipmi_where_the_service_offers_it(tmp_path: Path) -> None:
+    heard = asyncio.Event()
+    lines: list[asyncio.StreamWriter] = []
+
+    async def machine(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        lines.append(writer)
+        with contextlib.suppress(ConnectionError), contextlib.closing(writer):
+            while data := await reader.read(100):
+                if data == b"key":
+                    heard.set()
+
+    server = await asyncio.start_server(machine, "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+    line = f'  sol "tcp:127.0.0.1:{port}" 115200 history=4000\n'
+    with ipmi_peers.simulator(tmp_path / "bmc", users=line) as bmc, running(Service(open_to_all=True)) as service:
+        service.system["SerialConsole"] = {"IPMI": {"ServiceEnabled": True, "Port": bmc.port}}
+        power = Redfish(service.endpoint(ipmi_peers.USER, ipmi_peers.PASSWORD, auth="basic"), request_seconds=5)
+        console = await power.console()
+        lines[0].write(b"login: ")
+        assert await asyncio.wait_for(console.read(), 10)
+        await console.write(b"key")
+        await asyncio.wait_for(heard.wait(), 10)
+        await console.close()
+        await power.close()
+    server.close()
+    await asyncio.sleep(0.05)
+
+
+async def test_a_console_that_is_offered_by_other_means_is_told(service: Service, power: Redfish) -> None:
+    with pytest.raises(BmcNotSupported, match="offers no serial console"):
+        await power.console()
+    service.system["SerialConsole"] = {"SSH": {"ServiceEnabled": True, "Port": 2200}}
+    with pytest.raises(BmcNotSupported, match="ssh -p 2200"):
+        await power.console()
 
 
 # -- one session -------------------------------------------------------------------------------------------------------

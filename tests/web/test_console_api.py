@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
@@ -30,10 +31,10 @@ class Machine:
 
     async def plug(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.line = writer
-        while data := await reader.read(1000):
-            self.typed += data
-            self.news.set()
-        writer.close()
+        with contextlib.suppress(ConnectionError), contextlib.closing(writer):
+            while data := await reader.read(1000):
+                self.typed += data
+                self.news.set()
 
     def says(self, data: bytes) -> None:
         assert self.line is not None
