@@ -20,7 +20,7 @@ from typing import Any
 from sqlalchemy.exc import DBAPIError
 
 from metalbox import config
-from metalbox.errors import BmcConsoleInUse, BmcNotSupported, MetalboxError, PowerError, Refused
+from metalbox.errors import BmcConsoleInUse, BmcNotSupported, BmcWrongPassword, MetalboxError, PowerError, Refused
 from metalbox.journal import Journal, Kind
 from metalbox.machine import Machine
 from metalbox.power import Console, Endpoint, Power
@@ -43,7 +43,7 @@ BACKLOG_BYTES = 4096
 # Half a minute at 115200 baud.
 VIEWER_BYTES = 2**18
 MAX_VIEWERS = 32
-FIRST_PAUSE, LONGEST_PAUSE = 1.0, 60.0
+FIRST_PAUSE, LONGEST_PAUSE = 1.0, 20.0
 OPEN_SECONDS = 30.0
 # So many BMCs are greeted at once where all consoles are recorded, and so often new machines are looked for.
 OPENINGS = 16
@@ -123,6 +123,7 @@ class Line:
         self._joining = 0
         self._most = 0
         self._opened_at = 0.0
+        self._is_locked_out = False
         self._console: Console | None = None
         self._changing = asyncio.Lock()  # while it opens or closes
         self._opened = asyncio.Event()
@@ -212,6 +213,7 @@ class Line:
     async def _open(self, *, force: bool, insist: bool) -> None:
         self._console, driver = await self._opener(force, self._read_mark(), insist)
         self._write_mark(self._console.mark)
+        self._is_locked_out = False
         self._opened_at = self._clock.now()
         self._most = len(self._viewers) + self._joining
         self._stamp(f"console opened by {driver}")
@@ -297,8 +299,10 @@ class Line:
                 return FIRST_PAUSE
             longer = min(max(FIRST_PAUSE, pause * 2), LONGEST_PAUSE)
             try:
-                await self._open(force=False, insist=False)
+                # Who looks on is waiting; but a password that was wrong is not tried again until an account is locked.
+                await self._open(force=False, insist=bool(self._viewers) and not self._is_locked_out)
             except (MetalboxError, DBAPIError) as error:
+                self._is_locked_out = isinstance(error, BmcWrongPassword)
                 text = f"the console cannot be opened: {error}; the next try comes in {longer:.0f} s"
                 self._tell(Note("retry", text, {"seconds": longer}))
                 return longer

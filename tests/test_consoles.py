@@ -21,7 +21,15 @@ from metalbox.consoles import (
     Viewer,
     open_console,
 )
-from metalbox.errors import BmcConsoleInUse, BmcHung, BmcNotSupported, BmcUnreachable, PowerError, Refused
+from metalbox.errors import (
+    BmcConsoleInUse,
+    BmcHung,
+    BmcNotSupported,
+    BmcUnreachable,
+    BmcWrongPassword,
+    PowerError,
+    Refused,
+)
 from metalbox.journal import Journal, Kind
 from metalbox.machine import Machine
 from metalbox.power import Console, Endpoint, Power
@@ -182,7 +190,7 @@ def test_a_lost_session_comes_back_with_growing_pauses(play: Callable[[Story], J
         assert "no answer" in (await noted(viewer, "retry")).text
         await noted(viewer, "opened")
         gaps = [late - early - 0.5 for early, late in zip(bmc.at[1:], bmc.at[2:], strict=False)]
-        assert gaps == [2, 4, 8, 16, 32] + [LONGEST_PAUSE] * 4
+        assert gaps == [2, 4, 8, 16] + [LONGEST_PAUSE] * 5
         assert bmc.at[1] - bmc.at[0] - 0.5 == FIRST_PAUSE
         # Our own session may live on at the BMC: its mark is shown, so that it can be ended.
         assert {stale for _, stale, _ in bmc.asked[1:]} == {"mark1"}
@@ -193,6 +201,19 @@ def test_a_lost_session_comes_back_with_growing_pauses(play: Callable[[Story], J
     assert texts(journal)[1] == "its console was lost: the BMC does not acknowledge"
     log = (tmp_path / "r1.log").read_text()
     assert log.index("console lost") < log.index("opened by ipmi", log.index("console lost")) < log.index("back")
+
+
+def test_a_wrong_password_is_not_insisted_on(play: Callable[[Story], Journal]) -> None:
+    async def story(line: Line, bmc: Bmc) -> None:
+        await line.join(viewer := Viewer())
+        bmc.refusals = [BmcHung("no answer"), BmcWrongPassword("changed"), BmcWrongPassword("changed")]
+        bmc.port.says(BmcHung("gone"))
+        for _ in range(3):
+            await noted(viewer, "retry")
+        await noted(viewer, "opened")
+        assert [insist for _, _, insist in bmc.asked] == [True, True, True, False, False]
+
+    play(story)
 
 
 def test_a_person_does_not_wait_for_the_next_try(play: Callable[[Story], Journal]) -> None:
