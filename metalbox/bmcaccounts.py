@@ -8,6 +8,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from metalbox import bmcs
 from metalbox.bmcimport import Row
@@ -109,6 +110,8 @@ def set_account(
             return []
         sealed = vault.seal(password, _owner(number)) if is_new else before.sealed
         after = dataclasses.replace(before, user=user or before.user, sealed=sealed)
+        if after.user != before.user:
+            after = dataclasses.replace(after, facts=_without_own_account(before.facts))
         store.bmcs.save(after)
         what = "a password was stored" if is_new else "another user was stored"
         text = f"the BMC {after.shown}: {what} for {after.user!r}"
@@ -197,6 +200,16 @@ def _set_secret(store: Store, vault: Vault, number: int, driver: str, name: str,
 
 def _owner(number: int, name: str = "password") -> str:
     return f"BMC {number} {name}"
+
+
+def _without_own_account(facts: Mapping[str, Any]) -> dict[str, Any]:
+    """The facts without what is true of the account only that metalbox had made for itself."""
+    kept = {name: value for name, value in facts.items() if name != "account"}
+    settings = kept.get("settings", {})
+    if "account" in facts and "privilege" in settings.get("ipmi", {}):
+        ipmi = {name: value for name, value in settings["ipmi"].items() if name != "privilege"}
+        kept["settings"] = {**settings, "ipmi": ipmi}
+    return kept
 
 
 def _is_stored(vault: Vault, record: BmcRecord, password: Secret) -> bool:

@@ -24,8 +24,9 @@ from typing import Any
 
 from sqlalchemy.exc import DBAPIError
 
-from metalbox import __version__, inventory
+from metalbox import __version__, accountorders, inventory
 from metalbox.boot import Asking
+from metalbox.caretaker import Caretaker
 from metalbox.config import Config
 from metalbox.consoles import Lines
 from metalbox.dhcp.leases import LeaseChange, Leases
@@ -36,12 +37,13 @@ from metalbox.evidence import Facts
 from metalbox.files import BootFiles
 from metalbox.journal import Journal, Kind
 from metalbox.machine import Mac, Machine
+from metalbox.orderrecords import Order
 from metalbox.presence import Presence
 from metalbox.ra.server import RouterAdvertiser
 from metalbox.store import Database, Store, sqlite_url
 from metalbox.switchboard import Switchboard
 from metalbox.tftp.server import TftpServer
-from metalbox.web.agent_api import AgentApi
+from metalbox.web.agent_api import AgentApi, Hooks
 from metalbox.web.api import Api
 from metalbox.web.app import api_app, firmware_app, listen_tcp, listen_unix, remove_unix, serving
 from metalbox.web.bmc_api import BmcApi
@@ -102,6 +104,7 @@ async def _run(service: Service, stop: asyncio.Event) -> None:
             group.create_task(service.agents.watch(), name="agents"),
             group.create_task(service.settle(), name="conflicts"),
             group.create_task(service.switchboard.run(), name="power"),
+            group.create_task(service.caretaker.run(), name="accounts"),
             group.create_task(service.consoles.run(), name="consoles"),
         ]
         await stop.wait()
@@ -153,9 +156,22 @@ class Service:
         )
         self.advertiser = RouterAdvertiser(self.interfaces, self.journal, self.presence)
         self.tftp = TftpServer(config.tftp, self.files.find, self.journal, self.presence)
-        self.agents = AgentApi(database, self.journal, self.presence, self.remember)
+        self.agents = AgentApi(
+            database,
+            self.journal,
+            self.presence,
+            self.remember,
+            hooks=Hooks(
+                progressed={accountorders.VERB: accountorders.intended},
+                done={accountorders.VERB: accountorders.taken},
+            ),
+            finished=self.finished,
+        )
+        self.caretaker = Caretaker(
+            database, self.switchboard.vault, self.switchboard.front, self.agents.wake, self.agents.polls
+        )
         self.power_api = PowerApi(database, self.switchboard.worker, self.switchboard.front, self.switchboard.endpoints)
-        self.bmc_api = BmcApi(database, self.switchboard.vault, self.switchboard.front)
+        self.bmc_api = BmcApi(database, self.switchboard.vault, self.switchboard.front, self.caretaker)
         self.consoles = Lines(
             database,
             self.switchboard.front,
@@ -253,6 +269,10 @@ class Service:
         """The machine has reported."""
         self.known.update(dict.fromkeys(machine.macs, machine))
         self.switchboard.worker.overrides.alive(machine.id)
+
+    def finished(self, order: Order) -> None:
+        """An agent has done what it was ordered."""
+        self.caretaker.finished(order)
 
     async def settle(self) -> None:
         """End the conflicts of machines whose twin has gone for good, until cancelled."""

@@ -248,6 +248,10 @@ class AgentApi:
         if agent is not None:
             agent.fresh.set()
 
+    def polls(self, boot_id: str) -> bool:
+        """Whether the agent of this boot was heard of lately."""
+        return boot_id in self._agents
+
     def stop(self) -> None:
         """Answer all polls now."""
         self._stopping.set()

@@ -88,6 +88,8 @@ def api_app(api: Api, power: PowerApi, bmcs: BmcApi, consoles: ConsoleApi, count
             web.post("/api/v1/bmcs/import", bmcs.take_list),
             web.post("/api/v1/bmcs/scan", bmcs.scan),
             web.post("/api/v1/bmcs/{name}/test", bmcs.test),
+            web.post("/api/v1/bmcs/{name}/rotate", bmcs.rotate),
+            web.get("/api/v1/bmcs/{name}/account", bmcs.account),
             web.delete("/api/v1/bmcs/{name}", bmcs.forget),
         ]
     )

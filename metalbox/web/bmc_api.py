@@ -8,9 +8,10 @@ from typing import Any
 
 from aiohttp import web
 
-from metalbox import bmcaccounts, bmcimport, bmcs, inventory
+from metalbox import accountorders, bmcaccounts, bmcimport, bmcs, inventory
 from metalbox.bmcmatch import Source, Told
 from metalbox.bmcrecords import BmcRecord
+from metalbox.caretaker import Caretaker
 from metalbox.errors import InvalidValue, PowerError, Refused
 from metalbox.power import DRIVERS, Endpoint, Power
 from metalbox.power.found import Found
@@ -30,10 +31,18 @@ TEXTS = ("address", "user", "password", "mac", "serial", "uuid", "driver", "mach
 class BmcApi:
     """The answers."""
 
-    def __init__(self, database: Database, vault: Vault, front: Front, now: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self,
+        database: Database,
+        vault: Vault,
+        front: Front,
+        caretaker: Caretaker,
+        now: Callable[[], float] = time.time,
+    ) -> None:
         self._database = database
         self._vault = vault
         self._front = front
+        self._caretaker = caretaker
         self._now = now
 
     async def listing(self, request: web.Request) -> web.Response:
@@ -110,6 +119,22 @@ class BmcApi:
         record = await self._database.run(bmcs.find, request.match_info["name"])
         await self._database.run(bmcs.forget, record.id, self._now())
         return web.json_response({})
+
+    async def rotate(self, request: web.Request) -> web.Response:
+        """Order a new password of metalbox's own account; how that goes is told by `account`."""
+        order = await self._caretaker.rotate(request.match_info["name"])
+        return web.json_response({"order": order.id})
+
+    async def account(self, request: web.Request) -> web.Response:
+        """What came of the last order for metalbox's own account."""
+        return web.json_response(await self._database.run(self._account, request.match_info["name"]))
+
+    def _account(self, store: Store, name: str) -> dict[str, Any]:
+        record = bmcs.find(store, name)
+        state = accountorders.account_state(store, record.machine_id) if record.machine_id is not None else "none"
+        known = record.facts.get("account", {})
+        account = {key: known[key] for key in ("id", "channel", "privilege", "at")} if known else None
+        return {"state": state, "user": record.user, "has_password": bool(record.sealed), "account": account}
 
     async def _try(self, record: BmcRecord, endpoint: Endpoint, errors: list[PowerError]) -> dict[str, Any]:
         row: dict[str, Any] = {"driver": endpoint.driver, "address": endpoint.address, "code": "", "text": ""}

@@ -16,6 +16,7 @@ import pytest
 
 from metalbox import inventory
 from metalbox.boot import Asking
+from metalbox.caretaker import Caretaker
 from metalbox.config import Boot, Consoles
 from metalbox.consoles import Lines
 from metalbox.dhcp.leases import Leases
@@ -106,7 +107,8 @@ async def stack(tmp_path: Path) -> AsyncIterator[Stack]:
     api = Api(database, journal, Leases(()), agents, lambda: {"version": "x"}, lambda machine: Facts("192.0.2.1"))
     switchboard = Switchboard(database, journal, tmp_path)
     power = PowerApi(database, switchboard.worker, switchboard.front, switchboard.endpoints)
-    bmcs = BmcApi(database, switchboard.vault, switchboard.front)
+    caretaker = Caretaker(database, switchboard.vault, switchboard.front, agents.wake, agents.polls)
+    bmcs = BmcApi(database, switchboard.vault, switchboard.front, caretaker)
     lines = Lines(database, switchboard.front, switchboard.endpoints, journal, tmp_path / "consoles", Consoles())
     consoles = ConsoleApi(database, lines)
     counters: Counter[str] = Counter()
