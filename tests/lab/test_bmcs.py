@@ -68,6 +68,22 @@ def test_a_redfish_machine_starts_from_a_disk_that_sushy_tools_can_move() -> Non
     assert f"bootindex={machines.LAST_PLACE}," in machines.domain_xml(given, Path("/lab"), {given.segment: "br0"})
 
 
+def test_one_bmc_that_speaks_both() -> None:
+    (spec,) = complete([MachineSpec(bmc=BmcKind.BOTH)])
+    assert spec.disks[0].bus is Bus.SATA, "sushy-tools moves no NVMe disks"
+    bmc = bmcs.assign([spec])[spec.name]
+    assert (bmc.kind, bmc.port, bmc.ipmi) == (BmcKind.BOTH, 443, bmc.address)
+    text = machines.domain_xml(spec, Path("/lab"), {spec.segment: "br0"}, ipmi=bmc.ipmi)
+    assert f"socket,id=bmc0wire,host={bmc.address},port=9002" in text
+    assert f"addr {bmc.address} 623" in bmcs.ipmi_config(spec, bmc, Path("/b"), "uri")
+
+
+def test_a_bmc_of_both_kinds_needs_what_both_need(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(requirements, "missing", lambda needs: ["openipmi"] if needs is requirements.IPMI else [])
+    kept, sentences = bmcs.possible(complete([MachineSpec(bmc=BmcKind.BOTH)]))
+    assert (kept[0].bmc, len(sentences)) == (BmcKind.NONE, 1)
+
+
 def test_two_bmcs_cannot_speak_of_one_machine() -> None:
     twins = [MachineSpec(uuid="e24874bd-c019-5868-86a6-e7a204b45bcc", bmc=BmcKind.IPMI)] * 2
     with pytest.raises(InvalidValue, match="e24874bd"):
