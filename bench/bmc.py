@@ -1,6 +1,6 @@
 """How long a lap over many BMCs takes, what it costs, and whether the sick ones delay the others.
 
-    python bench/bmc.py [--machines 1000] [--sick 5] [--laps 3] [--faulty 30] [--plain] [--json FILE]
+    python bench/bmc.py [--machines 1000] [--sick 5] [--laps 3] [--faulty 30] [--only WORD] [--json FILE]
 
 Simulated Redfish services, one address of the loopback network each, are served by a child process over TLS; the driver
 is the real one (sushy in threads), and so is everything above it. One in twenty is sick: it hangs in the TLS handshake,
@@ -303,11 +303,11 @@ async def commands(front: Front, machines: Machines, seconds: float) -> dict[Ver
     return waits
 
 
-async def measure_faults(make: Any, faulty: int) -> list[dict[str, Any]]:
+async def measure_faults(make: Any, faulty: int, only: str) -> list[dict[str, Any]]:
     """Each fault in turn, after what the same orders cost beside BMCs that are well."""
     rows: list[dict[str, Any]] = []
     healthy: Machines = {f"h{number}": [make(faulty_address(len(FAULTS) + 1, number))] for number in range(HEALTHY)}
-    for fault in (len(FAULTS), *range(len(FAULTS))):
+    for fault in (len(FAULTS), *(number for number, name in enumerate(FAULTS) if only in name)):
         front, told = Front(manners=MANNERS), Counter[str]()
         # The healthy ones are known to be well, as after a first lap.
         await asyncio.gather(*(front.observe(key, found) for key, found in healthy.items()))
@@ -366,6 +366,7 @@ def main() -> None:
     parser.add_argument("--sick", type=float, default=5.0, help="percent")
     parser.add_argument("--laps", type=int, default=3, help="after the first, which logs in")
     parser.add_argument("--faulty", type=int, default=30, help="BMCs with each of the nine faults; 0: without these")
+    parser.add_argument("--only", default="", metavar="WORD", help="only the faults with this word in their names")
     parser.add_argument("--plain", action="store_true", help="HTTP without TLS")
     parser.add_argument("--json", type=Path)
     parser.add_argument("--serve", metavar="CERTIFICATE", help=argparse.SUPPRESS)
@@ -391,7 +392,7 @@ def main() -> None:
             try:
                 assert child.stdout is not None and child.stdout.readline() == b"ready\n"
                 found = asyncio.run(measure(machines, healthy, args.laps)) if args.machines else {}
-                found["faults"] = asyncio.run(measure_faults(make, args.faulty)) if args.faulty else []
+                found["faults"] = asyncio.run(measure_faults(make, args.faulty, args.only)) if args.faulty else []
             finally:
                 child.kill()
     if args.machines:
