@@ -97,6 +97,8 @@ def test_what_redfish_cannot_ipmi_does(fault: str, code: str, verb: str) -> None
     outcome = play(ward, PowerOrder(Verb.ON))
     assert (outcome.done, outcome.driver, box.done, box.idle) == (True, "ipmi", ["on"], 0)
     assert {note.driver for note in outcome.attempts} <= {"redfish"}
+    said = "on was sent by ipmi, and read back: the machine is on; redfish was passed over: "
+    assert outcome.text.startswith(said) and len(outcome.text) > len(said)
     if verb == "on":
         assert [note.code for note in outcome.attempts] == [code]
 
