@@ -84,11 +84,14 @@ class Caretaker:
                     async with asyncio.timeout(LOOK_SECONDS):
                         await self._fresh.wait()
 
-    async def rotate(self, name: str) -> Order:
-        """Order a new password of the agent of this BMC's machine. Raises NotFound, Refused."""
+    async def rotate(self, name: str) -> tuple[Order, bool]:
+        """Order a new password of the agent of this BMC's machine, and say whether it listens now.
+
+        Raises NotFound, Refused.
+        """
         order, boot_id = await self._database.run(self._rotate, name)
         self._wake(boot_id)
-        return order
+        return order, self._polls(boot_id)
 
     def _rotate(self, store: Store, name: str) -> tuple[Order, str]:
         record = bmcs.find(store, name)

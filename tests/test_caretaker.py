@@ -175,8 +175,8 @@ async def test_an_unknown_bmc_gets_an_account_that_works(
     assert site.holds(account.password) == []
 
     old = account.password
-    order = await site.caretaker.rotate("127.0.0.1")
-    assert site.woken == ["b1"] and order.id
+    order, listens = await site.caretaker.rotate("127.0.0.1")
+    assert site.woken == ["b1"] and order.id and not listens
     site.agent_at(simulator)
     await site.until("verified")
     account = bmcaccounts.credentials(store, site.vault, number)

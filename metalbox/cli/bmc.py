@@ -1,10 +1,11 @@
-"""`metalbox bmc list|add|import|test|forget`: the management processors and the accounts used at them."""
+"""`metalbox bmc list|add|import|test|rotate|forget`: the management processors and the accounts used at them."""
 
 from __future__ import annotations
 
 import argparse
 import os
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,8 @@ from metalbox.errors import InvalidValue
 # The service bounds a scan to half an hour.
 SCAN_SECONDS = 2000.0
 PASSWORD_VARIABLE = "METALBOX_BMC_PASSWORD"
+# An agent needs some seconds, a BMC that cannot be reached at once a minute; how often is asked.
+ROTATE_SECONDS, LOOK_SECONDS = 180.0, 1.0
 # Settings of drivers that are kept like passwords.
 SECRETS = frozenset({"kg"})
 
@@ -66,6 +69,17 @@ def add_parser(verbs: Any) -> None:
     action.set_defaults(run=run_scan)
 
     reseal.add_action(actions)
+
+    action = actions.add_parser(
+        "rotate",
+        help="a new password for metalbox's own account, set by the machine's agent",
+        description="The agent makes the account where there is none, and touches no other one; the password is used "
+        "once it has logged in from outside. Example: metalbox bmc rotate r1-01 r1-02 --wait",
+    )
+    action.add_argument("name", nargs="+", help="the BMC's address, MAC or id, or its machine's name")
+    action.add_argument("--wait", action="store_true", help=f"until it logs in, at most {ROTATE_SECONDS:.0f} s")
+    client.add_arguments(action)
+    action.set_defaults(run=run_rotate)
 
     for name, text, run in (
         ("test", "log in by every driver, and ask who the machine is", run_test),
@@ -189,6 +203,29 @@ def run_test(args: argparse.Namespace) -> int:
         bmc = answer["bmc"]
         print(f"machine  {bmc['machine'] or 'none'} ({bmc['reason'] or bmc['doubt']})")
     return 0 if any(not row["code"] for row in answer["tries"]) else 1
+
+
+def run_rotate(args: argparse.Namespace) -> int:
+    """Order all, then wait for those whose agents listen; the exit code is 1 when one failed or is not done."""
+    paths = {name: f"/api/v1/bmcs/{client.segment(name)}" for name in args.name}
+    rows: dict[str, dict[str, Any]] = {}
+    for name, path in paths.items():
+        rows[name] = {"state": "ordered", **client.call(args.socket, "POST", f"{path}/rotate", body={})}
+    deadline = time.monotonic() + (ROTATE_SECONDS if args.wait else 0.0)
+    while time.monotonic() < deadline and (left := [name for name, row in rows.items() if _goes_on(row)]):
+        time.sleep(LOOK_SECONDS)
+        for name in left:
+            rows[name] |= client.call(args.socket, "GET", f"{paths[name]}/account")
+    if not output.emit({"bmcs": [{"name": name, **row} for name, row in rows.items()]}, args.output):
+        for name, row in rows.items():
+            waits = "" if row["listens"] else "; its agent does not listen, and does it when the machine runs it next"
+            print(f"{name}: {output.printable(row['state'])} (order {row['order']}{waits})")
+    wanted = ("verified",) if args.wait else ("verified", "ordered")
+    return 0 if all(row["state"] in wanted for row in rows.values()) else 1
+
+
+def _goes_on(row: dict[str, Any]) -> bool:
+    return bool(row["state"] == "ordered" and row["listens"])
 
 
 def run_forget(args: argparse.Namespace) -> int:

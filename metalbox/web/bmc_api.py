@@ -122,8 +122,8 @@ class BmcApi:
 
     async def rotate(self, request: web.Request) -> web.Response:
         """Order a new password of metalbox's own account; how that goes is told by `account`."""
-        order = await self._caretaker.rotate(request.match_info["name"])
-        return web.json_response({"order": order.id})
+        order, listens = await self._caretaker.rotate(request.match_info["name"])
+        return web.json_response({"order": order.id, "listens": listens})
 
     async def account(self, request: web.Request) -> web.Response:
         """What came of the last order for metalbox's own account."""

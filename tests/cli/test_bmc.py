@@ -33,6 +33,27 @@ def test_list(scripted: Any, capsys: pytest.CaptureFixture[str]) -> None:
     ]
 
 
+def test_rotate_waits_for_those_whose_agents_listen(
+    scripted: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("metalbox.cli.bmc.LOOK_SECONDS", 0.01)
+    scripted.answers["POST /api/v1/bmcs/r1-01/rotate"] = (200, {"order": 7, "listens": True})
+    scripted.answers["POST /api/v1/bmcs/r1-02/rotate"] = (200, {"order": 8, "listens": False})
+    scripted.answers["GET /api/v1/bmcs/r1-01/account"] = (200, {"state": "verified"})
+    assert run(scripted, "rotate", "r1-01", "r1-02") == 0
+    assert run(scripted, "rotate", "r1-01", "--wait") == 0
+    assert run(scripted, "rotate", "r1-02", "--wait") == 1
+    scripted.answers["GET /api/v1/bmcs/r1-01/account"] = (200, {"state": "failed: the table of users is full"})
+    assert run(scripted, "rotate", "r1-01", "--wait") == 1
+    assert capsys.readouterr().out.splitlines() == [
+        "r1-01: ordered (order 7)",
+        "r1-02: ordered (order 8; its agent does not listen, and does it when the machine runs it next)",
+        "r1-01: verified (order 7)",
+        "r1-02: ordered (order 8; its agent does not listen, and does it when the machine runs it next)",
+        "r1-01: failed: the table of users is full (order 7)",
+    ]
+
+
 def test_add_takes_the_password_from_where_no_process_list_shows_it(
     scripted: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -51,6 +51,23 @@ async def test_added_with_settings_of_its_driver(stack: Stack) -> None:
     assert "settings belong to a driver" in answer["error"]
 
 
+async def test_an_account_of_its_own_is_ordered_of_the_agent(stack: Stack) -> None:
+    await stack.report(bmc={"address": "192.0.2.50", "mac": "02:00:00:00:00:bc", "channel": 1, "vendor": "Dell"})
+    answer = await call(stack, "GET", "/api/v1/bmcs/sn12345/account")
+    assert answer == (200, {"state": "none", "user": "", "has_password": False, "account": None})
+    status, answer = await call(stack, "POST", "/api/v1/bmcs/sn12345/rotate", {})
+    assert (status, answer["listens"]) == (200, True)
+    again = (await call(stack, "POST", "/api/v1/bmcs/192.0.2.50/rotate", {}))[1]
+    assert again["order"] == answer["order"], "one order is enough"
+    async with stack.http.get("/agent/v1/orders?boot_id=boot-1&run=r1") as told:
+        (order,) = (await told.json())["orders"]
+    assert (order["id"], order["verb"], order["data"]["user"]) == (answer["order"], "bmc-account", "metalbox")
+    assert (await call(stack, "GET", "/api/v1/bmcs/sn12345/account"))[1]["state"] == "ordered"
+    await call(stack, "POST", "/api/v1/bmcs", {"address": "192.0.2.60"})
+    status, answer = await call(stack, "POST", "/api/v1/bmcs/192.0.2.60/rotate", {})
+    assert status == 409 and "has no machine whose agent could set its password" in answer["error"]
+
+
 async def test_a_list_is_taken_whole_or_not_at_all(stack: Stack) -> None:
     await stack.report()
     good = f"address,user,password,serial\n192.0.2.50,root,{PASSWORD},SN12345\n192.0.2.51,root,{PASSWORD},\n"
