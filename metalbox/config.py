@@ -35,6 +35,7 @@ from metalbox.configvalues import (
     as_word,
 )
 from metalbox.erase.methods import Level
+from metalbox.erase.order import Verify
 from metalbox.errors import ConfigError, InvalidValue
 from metalbox.machine import Mac
 
@@ -249,7 +250,7 @@ class Erase:
         "clear: against reading by ordinary means. purge: against laboratories, with what the drive itself offers "
         "(NIST SP 800-88). The strongest method that a drive has is taken for both.",
     )
-    verify: str = setting(
+    verify: Verify = setting(
         "sample", as_word("sample", "full"), "Read back a sample of each disk afterwards, or every byte of it."
     )
     samples: int = setting(256, as_number(16, 100_000), "Blocks of a disk that are read before and after.", "blocks")

@@ -1,0 +1,216 @@
+"""One round of work on a machine's disks: what was wished, what was confirmed, and what came of it so far. PURE.
+
+It stands in the machine's facts from the wish until the machine rests again, and is all that a later step needs to
+know: which level, which disks a person has seen in the table, which methods failed on which of them.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from metalbox.comparison import size
+from metalbox.erase.methods import Level, Method
+from metalbox.erase.order import Verify
+from metalbox.erase.plan import Plan, Verdict
+from metalbox.errors import InvalidValue
+from metalbox.lifecycle import DESTRUCTIVE, Event
+from metalbox.machine import Disk, Fault
+
+VERIFY: tuple[Verify, ...] = ("sample", "full")
+# Disks that one line of the timeline names.
+SHOWN = 10
+MAX_NAMED = 1000
+FACT = "round"
+
+
+# Disks by serial number, World Wide Name, model and size in bytes.
+Marks = tuple[tuple[str, str, str, int], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Wish:
+    """What a person, or a rule, says with the verb. `keep` and the like are serial numbers or WWNs of disks.
+
+    `disks` are those that a person was shown as to be erased; None when nobody was shown any.
+    """
+
+    level: Level = Level.CLEAR
+    verify: Verify = "sample"
+    keep: tuple[str, ...] = ()
+    named: tuple[str, ...] = ()
+    disks: tuple[str, ...] | None = None
+    operator: str = ""
+    reason: str = ""
+    force: bool = False
+    approved_by: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Round:
+    """`confirmed` are the disks that were shown as to be erased; `boots` how often the machine was started for it."""
+
+    verb: str
+    at: float
+    origin: str
+    wish: Wish
+    confirmed: Marks = ()
+    failed: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    account: str = ""
+    boots: int = 0
+    booted_at: float = 0.0
+    asked: bool = False
+
+
+def identity(disk: Any) -> tuple[str, str, str, int]:
+    """What tells a disk from any other: serial number, World Wide Name, model, size in bytes."""
+    return disk.serial, disk.wwn, disk.model, disk.size_bytes or 0
+
+
+def parse_wish(document: Any, operator: str, default: Level, verify: str) -> Wish:
+    """Read what a request says. Raises InvalidValue."""
+    body = {} if document is None else document
+    if not isinstance(body, dict):
+        raise InvalidValue(f"expected an object, got {body!r}")
+    try:
+        level = Level(body.get("level") or default)
+    except ValueError:
+        raise InvalidValue(f"level {body.get('level')!r}: write clear or purge") from None
+    how = body.get("verify") or verify
+    if how not in VERIFY:
+        raise InvalidValue(f"verify {how!r}: write sample or full")
+    reason = body.get("reason") or ""
+    if not isinstance(reason, str) or len(reason) > 1000:
+        raise InvalidValue("reason: expected a text of at most 1000 characters")
+    return Wish(
+        level,
+        how,
+        _names(body, "keep"),
+        _names(body, "named"),
+        _names(body, "disks") if "disks" in body else None,
+        operator,
+        reason.strip(),
+        body.get("force") is True,
+    )
+
+
+def _names(body: Mapping[str, Any], name: str) -> tuple[str, ...]:
+    value = body.get(name) or []
+    if not isinstance(value, list) or len(value) > MAX_NAMED or not all(isinstance(text, str) for text in value):
+        raise InvalidValue(f"{name}: expected a list of serial numbers or WWNs")
+    return tuple(text.strip() for text in value if text.strip())
+
+
+def to_facts(round_: Round) -> dict[str, Any]:
+    """As JSON, for the machine's facts."""
+    return dataclasses.asdict(round_)
+
+
+def from_facts(facts: Mapping[str, Any]) -> Round | None:
+    """The round that is going on, or the last one; None before the first."""
+    row = facts.get(FACT)
+    if not row:
+        return None
+    wish = {**row["wish"], "level": Level(row["wish"]["level"])}
+    for name in ("keep", "named", "disks"):
+        wish[name] = None if wish[name] is None else tuple(wish[name])
+    return Round(
+        **{
+            **row,
+            "wish": Wish(**wish),
+            "confirmed": tuple((serial, wwn, model, size_) for serial, wwn, model, size_ in row["confirmed"]),
+            "failed": {key: tuple(methods) for key, methods in row["failed"].items()},
+        }
+    )
+
+
+def surprises(confirmed: Sequence[tuple[str, str, str, int]], to_erase: Sequence[Any]) -> list[str]:
+    """What is different between the disks that were confirmed and those that would be erased now, as sentences."""
+    now = {identity(disk): disk for disk in to_erase}
+    return [
+        f"{_named(mark)} would be erased, and nobody has confirmed that" for mark in now if mark not in confirmed
+    ] + [f"{_named(mark)} was to be erased, and is not there any more" for mark in confirmed if mark not in now]
+
+
+def _named(mark: tuple[str, str, str, int]) -> str:
+    serial, wwn, model, count = mark
+    return f"the disk {serial or wwn} ({model or 'no model'}, {size(count)})"
+
+
+def outcome_fault(outcome: Mapping[str, Any], documents: Sequence[Mapping[str, Any]], at: float) -> Fault:
+    """What an erase order that did not do all comes to. `documents` are its certificates and failure records."""
+    failures = [document for document in documents if document["kind"] == "failure"]
+    evidence = [f"{_drive_name(one)}: {one['reason']} (failure record {one['number']})" for one in failures]
+    words = str(outcome.get("refused") or outcome.get("error") or "")
+    if words:
+        text = f"the agent did not carry out the erase order: {words}"
+    else:
+        total = len(failures) + sum(document["kind"] == "drive" for document in documents)
+        text = f"{len(failures)} of {disk_count(total)} were not erased"
+    return Fault("erase-failed", text[:500], at, tuple(line[:500] for line in evidence[:50]))
+
+
+def failed_methods(
+    before: Mapping[str, tuple[str, ...]], outcome: Mapping[str, Any], documents: Sequence[Mapping[str, Any]]
+) -> dict[str, tuple[str, ...]]:
+    """The methods that failed on each disk so far, by serial number or WWN: a retry takes others."""
+    found = dict(before)
+    failures = {_drive_name(document) for document in documents if document["kind"] == "failure"}
+    disks = outcome.get("disks")
+    for disk in disks if isinstance(disks, list) else []:
+        key = disk.get("serial") or disk.get("wwn") if isinstance(disk, Mapping) else None
+        if key not in failures:
+            continue
+        attempts = disk.get("attempts")
+        tried = (
+            [row.get("method") for row in attempts if isinstance(row, Mapping)] if isinstance(attempts, list) else []
+        )
+        words = [word for word in (*tried, disk.get("method")) if word in list(Method)]
+        if words:
+            found[str(key)] = tuple(dict.fromkeys((*found.get(str(key), ()), *words)))
+    return found
+
+
+def _drive_name(document: Mapping[str, Any]) -> str:
+    drive = document["drive"]
+    return str(drive.get("serial") or drive.get("wwn") or "a disk without a serial number")
+
+
+def disks_named(disks: Sequence[Disk], text: str) -> list[Disk]:
+    """The disks that an operator means by a serial number or a WWN, in any case."""
+    wanted = text.strip().lower()
+    return [disk for disk in disks if wanted and wanted in (disk.serial.lower(), disk.wwn.lower())]
+
+
+def words(event: Event, said: Wish) -> str:
+    """What is wished, by whom and why, in one clause."""
+    what = str(event)
+    if event in DESTRUCTIVE:
+        what += f" at level {said.level}"
+    because = f" ({said.reason})" if said.reason else ""
+    approved = f", approved by {said.approved_by}" if said.approved_by else ""
+    return f"{what}{by(said.operator)}{approved}{because}"
+
+
+def by(operator: str) -> str:
+    """The end of a sentence that names who wanted it."""
+    return f", by {operator}" if operator else ""
+
+
+def promise(found: Plan) -> str:
+    """What a plan will do, in one clause."""
+    to_erase = found.of(Verdict.ERASE)
+    parts = [f"{disk.key} by {disk.methods[0]}" for disk in to_erase[:SHOWN]]
+    parts += [f"and {len(to_erase) - SHOWN} more"] if len(to_erase) > SHOWN else []
+    text = ", ".join(parts) or "no disk"
+    for verdict in (Verdict.UNTOUCHED, Verdict.REFUSED):
+        if disks := found.of(verdict):
+            text += f"; {verdict}: {', '.join(disk.key or disk.name for disk in disks[:SHOWN])}"
+    return text
+
+
+def disk_count(number: int) -> str:
+    """So many disks."""
+    return "1 disk" if number == 1 else f"{number} disks"
