@@ -77,16 +77,14 @@ class Certificates:
         """All that were made of one order (`Erasure.mark`), oldest first."""
         return [document for document in self.of_machine(machine_id) if document["order"] == mark]
 
-    def listing(self, *, machine: str = "", serial: str = "", limit: int = 1000) -> list[dict[str, Any]]:
-        """The newest rows without their documents, newest first; by the machine's name or id, or the drive's serial."""
+    def listing(
+        self, *, machine: str = "", machine_id: int | None = None, serial: str = "", limit: int = 1000
+    ) -> list[dict[str, Any]]:
+        """Rows without their documents, newest first: of the drive, and of the machine by its name then or its id."""
         columns = [column for column in certificates.c if column.name != "document"]
         query = sa.select(*columns).order_by(certificates.c.number.desc()).limit(limit)
-        if machine:
-            # Names may be used again by another machine; both are told, with their ids.
-            by_id = (
-                certificates.c.machine_id == int(machine) if machine.isdecimal() and len(machine) < 10 else sa.false()
-            )
-            query = query.where(sa.or_(certificates.c.machine == machine, by_id))
+        if machine or machine_id is not None:
+            query = query.where(sa.or_(certificates.c.machine == machine, certificates.c.machine_id == machine_id))
         if serial:
             query = query.where(certificates.c.serial == serial)
         return [dict(row._mapping) for row in self._connection.execute(query)]

@@ -40,6 +40,7 @@ from metalbox.machine import Mac, Machine
 from metalbox.orderrecords import Order
 from metalbox.presence import Presence
 from metalbox.ra.server import RouterAdvertiser
+from metalbox.signing import SigningKey
 from metalbox.store import Database, Store, sqlite_url
 from metalbox.switchboard import Switchboard
 from metalbox.tftp.server import TftpServer
@@ -125,6 +126,7 @@ class Service:
         self.api_counters: Counter[str] = Counter()
         self.interfaces = choose_interfaces(config, interfaces())
         self.known = {mac: machine for machine in _machines(database.store) for mac in machine.macs}
+        self.signing = SigningKey.open(config.data_dir, _signed_with(database.store))
         self.journal = Journal(database, config.timeline)
         self.presence = Presence(arp_mac)
         self.files = BootFiles(config.boot, self.render)
@@ -182,7 +184,14 @@ class Service:
         )
         self.console_api = ConsoleApi(database, self.consoles)
         self.api = Api(
-            database, self.journal, self.leases, self.agents, self.status, self.facts, power=self.switchboard.facts
+            database,
+            self.journal,
+            self.leases,
+            self.agents,
+            self.status,
+            self.facts,
+            power=self.switchboard.facts,
+            signer=self.signing,
         )
 
     @asynccontextmanager
@@ -313,6 +322,12 @@ def open_store(config: Config) -> Store:
     except OSError as error:
         raise StartError(f"cannot make the folder {config.data_dir} (data_dir): {error.strerror}") from None
     return Store.open(sqlite_url(config.data_dir / "metalbox.db"))
+
+
+def _signed_with(store: Store) -> set[str]:
+    """The key of the newest certificate."""
+    with store.transaction():
+        return store.certificates.key_ids()
 
 
 def _machines(store: Store) -> list[Machine]:

@@ -16,6 +16,7 @@ from metalbox.cli import (
     agent,
     bmc,
     boot_files,
+    certificate,
     config,
     console,
     doctor,
@@ -32,7 +33,7 @@ from metalbox.cli import (
 from metalbox.errors import MetalboxError
 
 VERBS = (
-    *(serve, machines, marks, events, why, power, console, bmc, leases, status),
+    *(serve, machines, marks, events, why, power, console, bmc, certificate, leases, status),
     *(config, agent, boot_files, doctor, lab),
 )
 

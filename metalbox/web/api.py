@@ -11,6 +11,7 @@ from typing import Any
 from aiohttp import web
 
 from metalbox import inventory
+from metalbox.certificaterecords import Signer
 from metalbox.dhcp.leases import Leases
 from metalbox.diagnosis import why
 from metalbox.errors import InvalidValue, NotFound
@@ -21,6 +22,7 @@ from metalbox.machine import Mac, Machine
 from metalbox.report import clean, read_json, show
 from metalbox.store import Database, Store
 from metalbox.web.agent_api import AgentApi, read_body
+from metalbox.web.certificate_api import CertificateApi
 from metalbox.web.marks_api import MarksApi
 
 MAX_WAIT_SECONDS = 60.0
@@ -36,7 +38,7 @@ Subject = Machine | Mac | None
 class Api:
     """The answers. `status` gives what only the service as a whole knows, `facts` what `why` wants to know of it.
 
-    `power` gathers what is known of a machine's power, in the database's thread.
+    `power` gathers what is known of a machine's power, in the database's thread; `signer` signs certificates.
     """
 
     def __init__(
@@ -49,6 +51,7 @@ class Api:
         facts: Callable[[Machine | None], Facts],
         now: Callable[[], float] = time.time,
         power: Callable[[Store, int], PowerFacts] | None = None,
+        signer: Signer | None = None,
     ) -> None:
         self._database = database
         self._journal = journal
@@ -60,6 +63,7 @@ class Api:
         self._power = power
         self._stopping = asyncio.Event()
         self.marks = MarksApi(database, now)
+        self.certificates = CertificateApi(database, signer)
 
     def stop(self) -> None:
         """Answer all who wait for events now."""

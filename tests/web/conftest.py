@@ -24,6 +24,7 @@ from metalbox.evidence import Facts
 from metalbox.journal import Entry, Journal
 from metalbox.machine import Mac, Machine
 from metalbox.presence import Presence
+from metalbox.signing import SigningKey
 from metalbox.store import Database, Store, sqlite_url
 from metalbox.switchboard import Switchboard
 from metalbox.web.agent_api import AgentApi
@@ -104,7 +105,9 @@ async def stack(tmp_path: Path) -> AsyncIterator[Stack]:
         return await database.run(inventory.recognise, macs, asking.uuid, asking.serial, asking.vendor, 0.0)
 
     firmware = Firmware(Boot(), load_templates(None), recognise, files.get, journal, presence)
-    api = Api(database, journal, Leases(()), agents, lambda: {"version": "x"}, lambda machine: Facts("192.0.2.1"))
+    signing = SigningKey.open(tmp_path, environment={})
+    facts = Facts("192.0.2.1")
+    api = Api(database, journal, Leases(()), agents, lambda: {"version": "x"}, lambda machine: facts, signer=signing)
     switchboard = Switchboard(database, journal, tmp_path)
     power = PowerApi(database, switchboard.worker, switchboard.front, switchboard.endpoints)
     caretaker = Caretaker(database, switchboard.vault, switchboard.front, agents.wake, agents.polls)
