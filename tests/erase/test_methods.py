@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
+
 import pytest
 
 from metalbox.erase.methods import (
@@ -138,3 +141,9 @@ def test_estimates() -> None:
     slow = Disk(transport="sata", rotational=True, size_bytes=20 * 10**12, erasing=Erasing(ata_erase_minutes=508))
     assert seconds(M.ATA_SECURE_ERASE, slow) == pytest.approx(20 * 10**12 / 120e6 + 20, abs=0.1)
     assert seconds(M.OVERWRITE, Disk(transport="virtio", size_bytes=10**9)) == 30
+
+
+def test_the_readmes_table_is_this_one() -> None:
+    readme = (Path(__file__).parents[2] / "README.md").read_text()
+    rows = re.findall(r"^\| ([a-z-]+) \| (\w+) \| (\w+) \| (\w+) \|$", readme, re.MULTILINE)
+    assert rows == [(m, *(str(level_of(m, on)) for on in Medium)) for m in Method]
