@@ -82,7 +82,7 @@ class Lives:
             text += f": {promise(self._steps.plan(machine, said, round_.failed))}"
         held = said.reason or f"by {said.operator or 'someone'}"
         self._steps.go(store, move, event, found, text, round_=round_, held=held)
-        return move.done(store)
+        return replace(move.done(store), is_gone=Action.FORGET in found.actions)
 
     def _pend(self, store: Store, move: Move, event: Event, said: Wish, count: int) -> Moved:
         sentence = (

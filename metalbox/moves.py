@@ -41,13 +41,14 @@ class Care(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Moved:
-    """What a verb has done: the machine as it is now (as it was, when it was forgotten), its lines, what to wake."""
+    """What a verb has done: the machine as it is now (as it was, when it is gone), its lines, what to wake."""
 
     machine: Machine
     entries: tuple[Entry, ...] = ()
     power_orders: tuple[int, ...] = ()
     wake: str = ""
     pending: str = ""
+    is_gone: bool = False
 
 
 @dataclass(slots=True)

@@ -18,6 +18,7 @@ from metalbox.erase.plan import Plan, Verdict
 from metalbox.errors import InvalidValue
 from metalbox.lifecycle import DESTRUCTIVE, Event
 from metalbox.machine import Disk, Fault
+from metalbox.report import clean
 
 VERIFY: tuple[Verify, ...] = ("sample", "full")
 # Disks that one line of the timeline names.
@@ -214,3 +215,17 @@ def promise(found: Plan) -> str:
 def disk_count(number: int) -> str:
     """So many disks."""
     return "1 disk" if number == 1 else f"{number} disks"
+
+
+def progress_line(progress: Mapping[str, Any]) -> str:
+    """How far the disks of an order are, as the timeline tells it; "" when nothing is told that can be read."""
+    disks = progress.get("disks")
+    parts = []
+    for name, row in disks.items() if isinstance(disks, Mapping) else ():
+        if not isinstance(row, Mapping):
+            continue
+        percent = row.get("percent")
+        much = f" {percent:.0f}%" if isinstance(percent, int | float) and not isinstance(percent, bool) else ""
+        parts.append(f"{clean(str(name))[:60]} {clean(str(row.get('phase', '')))[:20]}{much}")
+    shown = ", ".join(parts[:SHOWN]) + (f", and {len(parts) - SHOWN} more" if len(parts) > SHOWN else "")
+    return f"erasing: {shown}" if parts else ""

@@ -24,7 +24,7 @@ from typing import Any
 
 from sqlalchemy.exc import DBAPIError
 
-from metalbox import __version__, accountorders, inventory
+from metalbox import __version__, inventory
 from metalbox.boot import Asking
 from metalbox.caretaker import Caretaker
 from metalbox.config import Config
@@ -41,15 +41,17 @@ from metalbox.orderrecords import Order
 from metalbox.presence import Presence
 from metalbox.ra.server import RouterAdvertiser
 from metalbox.signing import SigningKey
+from metalbox.steward import Steward
 from metalbox.store import Database, Store, sqlite_url
 from metalbox.switchboard import Switchboard
 from metalbox.tftp.server import TftpServer
-from metalbox.web.agent_api import AgentApi, Hooks
+from metalbox.web.agent_api import AgentApi
 from metalbox.web.api import Api
 from metalbox.web.app import api_app, firmware_app, listen_tcp, listen_unix, remove_unix, serving
 from metalbox.web.bmc_api import BmcApi
 from metalbox.web.console_api import ConsoleApi
 from metalbox.web.firmware import Firmware, load_templates
+from metalbox.web.life_api import LifeApi
 from metalbox.web.power_api import PowerApi
 
 log = logging.getLogger("metalbox.service")
@@ -106,6 +108,7 @@ async def _run(service: Service, stop: asyncio.Event) -> None:
             group.create_task(service.settle(), name="conflicts"),
             group.create_task(service.switchboard.run(), name="power"),
             group.create_task(service.caretaker.run(), name="accounts"),
+            group.create_task(service.steward.run(), name="lives"),
             group.create_task(service.consoles.run(), name="consoles"),
         ]
         await stop.wait()
@@ -158,21 +161,35 @@ class Service:
         )
         self.advertiser = RouterAdvertiser(self.interfaces, self.journal, self.presence)
         self.tftp = TftpServer(config.tftp, self.files.find, self.journal, self.presence)
+        self.steward = Steward(
+            database,
+            self.journal,
+            self.switchboard,
+            self.signing,
+            config.data_dir,
+            config.erase,
+            config.accept_rules,
+            self.wake,
+            self.changed,
+        )
         self.agents = AgentApi(
             database,
             self.journal,
             self.presence,
             self.remember,
-            hooks=Hooks(
-                progressed={accountorders.VERB: accountorders.intended},
-                done={accountorders.VERB: accountorders.taken},
-            ),
+            hooks=self.steward.hooks(),
             finished=self.finished,
         )
         self.caretaker = Caretaker(
             database, self.switchboard.vault, self.switchboard.front, self.agents.wake, self.agents.polls
         )
-        self.power_api = PowerApi(database, self.switchboard.worker, self.switchboard.front, self.switchboard.endpoints)
+        self.power_api = PowerApi(
+            database,
+            self.switchboard.worker,
+            self.switchboard.front,
+            self.switchboard.endpoints,
+            untouchable=self.steward.untouchable,
+        )
         self.bmc_api = BmcApi(database, self.switchboard.vault, self.switchboard.front, self.caretaker)
         self.consoles = Lines(
             database,
@@ -183,6 +200,14 @@ class Service:
             config.consoles,
         )
         self.console_api = ConsoleApi(database, self.consoles)
+        self.life_api = LifeApi(
+            database,
+            self.steward.lives,
+            self.steward.steps,
+            config.erase,
+            self.steward.moved,
+            self.agents.progress_of,
+        )
         self.api = Api(
             database,
             self.journal,
@@ -209,7 +234,7 @@ class Service:
                 stack.callback(self.tftp.close)
             web = firmware_app(self.firmware, self.agents, self.http_counters)
             await stack.enter_async_context(serving(web, listen_tcp(config.http.address, config.http.port)))
-            rest = api_app(self.api, self.power_api, self.bmc_api, self.console_api, self.api_counters)
+            rest = api_app(self.api, self.power_api, self.bmc_api, self.console_api, self.life_api, self.api_counters)
             await stack.enter_async_context(serving(rest, listen_unix(config.socket)))
             stack.callback(remove_unix, config.socket)
             yield
@@ -282,6 +307,19 @@ class Service:
     def finished(self, order: Order) -> None:
         """An agent has done what it was ordered."""
         self.caretaker.finished(order)
+        self.steward.finished(order)
+
+    def wake(self, boot_id: str) -> None:
+        """There is something for the agent of this boot."""
+        self.agents.wake(boot_id)
+
+    def changed(self, machine: Machine, is_gone: bool) -> None:
+        """A machine is in another state, or was forgotten."""
+        if is_gone:
+            for mac in machine.macs:
+                self.known.pop(mac, None)
+        else:
+            self.known.update(dict.fromkeys(machine.macs, machine))
 
     async def settle(self) -> None:
         """End the conflicts of machines whose twin has gone for good, until cancelled."""

@@ -74,6 +74,10 @@ class Worker:
         self._queue.put_nowait(number)
         return number
 
+    def begin(self, number: int) -> None:
+        """Carry out an order that was saved together with something else."""
+        self._queue.put_nowait(number)
+
     async def wait(self, number: int, seconds: float) -> SavedOrder:
         """The order as it stands when it is finished, or after `seconds`. Raises NotFound."""
         saved = await self._saved(number)

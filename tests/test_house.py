@@ -51,6 +51,7 @@ LAYERS: tuple[tuple[str, int], ...] = (
     ("metalbox.powerfacts", 3),
     ("metalbox.orderrecords", 2),
     ("metalbox.orders", 3),
+    ("metalbox.steward", 4),
     ("metalbox.ledger", 2),
     ("metalbox.moves", 3),
     ("metalbox.lives", 3),

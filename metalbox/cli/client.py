@@ -16,6 +16,9 @@ from metalbox import errors
 DEFAULT_SOCKET = "/run/metalbox/metalbox.sock"
 TIMEOUT_SECONDS = 60.0
 
+# A list of pairs where a name may come several times.
+Query = dict[str, Any] | list[tuple[str, Any]] | None
+
 # Exit code in an error body -> what is raised here, so that `main` leaves with the same code.
 RAISES: dict[int, type[errors.MetalboxError]] = {
     2: errors.InvalidValue,
@@ -82,7 +85,7 @@ def call(
     named_socket: str,
     method: str,
     path: str,
-    query: dict[str, Any] | None = None,
+    query: Query = None,
     body: Any = None,
     timeout: float = TIMEOUT_SECONDS,
 ) -> Any:
@@ -90,7 +93,7 @@ def call(
     return answer(*_exchange(named_socket, method, path, query, body, timeout))
 
 
-def fetch(named_socket: str, path: str, query: dict[str, Any] | None = None) -> bytes:
+def fetch(named_socket: str, path: str, query: Query = None) -> bytes:
     """Get something that is no JSON. Raises as `call`."""
     status, body = _exchange(named_socket, "GET", path, query, None, TIMEOUT_SECONDS)
     if status >= 400:
@@ -114,7 +117,7 @@ def _exchange(
     named_socket: str,
     method: str,
     path: str,
-    query: dict[str, Any] | None,
+    query: Query,
     body: Any,
     timeout: float,
 ) -> tuple[int, bytes]:
@@ -125,6 +128,8 @@ def _exchange(
     try:
         kind = "text/plain; charset=utf-8" if isinstance(body, Raw) else "application/json"
         headers = {"Content-Type": kind} if body is not None else {}
+        if os.environ.get("SUDO_USER"):
+            headers["X-Metalbox-Operator"] = os.environ["SUDO_USER"]
         connection.request(method, target, _encoded(body), headers)
         response = connection.getresponse()
         text = response.read()

@@ -23,6 +23,7 @@ from metalbox.cli import (
     events,
     lab,
     leases,
+    life,
     machines,
     marks,
     power,
@@ -33,7 +34,7 @@ from metalbox.cli import (
 from metalbox.errors import MetalboxError
 
 VERBS = (
-    *(serve, machines, marks, events, why, power, console, bmc, certificate, leases, status),
+    *(serve, machines, life, marks, events, why, power, console, bmc, certificate, leases, status),
     *(config, agent, boot_files, doctor, lab),
 )
 

@@ -77,6 +77,7 @@ def _add_order_arguments(parser: argparse.ArgumentParser) -> None:
         help="until it is done and seen to be done",
     )
     parser.add_argument("--max", type=int, default=1, metavar="N", help="refuse to touch more machines than this (1)")
+    parser.add_argument("--force", action="store_true", help="cut the power of a machine whose disks are being erased")
     client.add_arguments(parser, output=False)
 
 
@@ -109,6 +110,7 @@ def run_order(args: argparse.Namespace) -> int:
     names = choice.machines(args.socket, args.names)
     selectors.guard(names, args.max, verb=args.verb)
     body: dict[str, Any] = {"verb": "soft-off" if getattr(args, "soft", False) else args.verb}
+    body |= {"force": True} if args.force else {}
     device = getattr(args, "device", None) or getattr(args, "boot", None)
     if device:
         mode, always = getattr(args, "mode", "keep"), getattr(args, "always", False)

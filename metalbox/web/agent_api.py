@@ -252,6 +252,11 @@ class AgentApi:
         """Whether the agent of this boot was heard of lately."""
         return boot_id in self._agents
 
+    def progress_of(self, number: int) -> Mapping[str, Any] | None:
+        """What an agent said last of an order that goes on."""
+        last, _ = self.progresses.get(number, (None, 0.0))
+        return last[4] if last else None
+
     def stop(self) -> None:
         """Answer all polls now."""
         self._stopping.set()

@@ -24,6 +24,7 @@ from metalbox.web.api import Api
 from metalbox.web.bmc_api import BmcApi
 from metalbox.web.console_api import ConsoleApi
 from metalbox.web.firmware import Firmware
+from metalbox.web.life_api import VERBS, LifeApi
 from metalbox.web.power_api import PowerApi
 
 log = logging.getLogger("metalbox.web")
@@ -59,7 +60,9 @@ def firmware_app(firmware: Firmware, agents: AgentApi, counters: Counter[str]) -
     return app
 
 
-def api_app(api: Api, power: PowerApi, bmcs: BmcApi, consoles: ConsoleApi, counters: Counter[str]) -> web.Application:
+def api_app(
+    api: Api, power: PowerApi, bmcs: BmcApi, consoles: ConsoleApi, lives: LifeApi, counters: Counter[str]
+) -> web.Application:
     """What the command line tool and other programs of the administrator may ask."""
     app = web.Application(client_max_size=MAX_BODY, middlewares=[_answers(counters)])
     app.add_routes(
@@ -72,6 +75,11 @@ def api_app(api: Api, power: PowerApi, bmcs: BmcApi, consoles: ConsoleApi, count
             web.post("/api/v1/machines/{name}/report", api.order_report),
             web.post("/api/v1/machines/{name}/labels", api.marks.labels),
             web.post("/api/v1/machines/{name}/note", api.marks.describe),
+            web.get("/api/v1/machines/{name}/plan", lives.plan),
+            web.get("/api/v1/machines/{name}/life", lives.life),
+            web.post("/api/v1/machines/{name}/keep", lives.keep),
+            web.post("/api/v1/machines/{name}/approve", lives.approve),
+            web.post(f"/api/v1/machines/{{name}}/{{verb:{VERBS}}}", lives.verb),
             web.get("/api/v1/events", api.events),
             web.get("/api/v1/leases", api.leases),
             web.post("/api/v1/notes", api.note),

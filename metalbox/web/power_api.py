@@ -18,7 +18,7 @@ from metalbox.power.orders import Verb
 from metalbox.power.polite import Front
 from metalbox.powerrecords import SavedOrder
 from metalbox.report import read_json, show
-from metalbox.store import Database
+from metalbox.store import Database, Store
 from metalbox.web.agent_api import read_body
 from metalbox.worker import Endpoints, Worker
 
@@ -26,6 +26,9 @@ MAX_WAIT_SECONDS = 600.0
 MAX_IDENTIFY_SECONDS = 3600
 # Reading 200 sensors of an old BMC, one record at a time.
 LONG_QUESTION_SECONDS = 60.0
+
+# What stops the machine, and with it whatever a drive is doing.
+CUTTING = frozenset({Verb.OFF, Verb.SOFT_OFF, Verb.CYCLE, Verb.RESET})
 
 T = TypeVar("T")
 
@@ -40,12 +43,16 @@ class PowerApi:
         front: Front,
         endpoints: Endpoints,
         now: Callable[[], float] = time.time,
+        *,
+        untouchable: Callable[[Store, Machine], str],
     ) -> None:
+        """`untouchable` says why a machine's power must not be cut now, or "" when it may be."""
         self._database = database
         self._worker = worker
         self._front = front
         self._endpoints = endpoints
         self._now = now
+        self._untouchable = untouchable
 
     async def order(self, request: web.Request) -> web.Response:
         """Order on, off, soft-off, cycle, reset or boot-next of one machine."""
@@ -56,6 +63,9 @@ class PowerApi:
         verb, boot = _word(Verb, document, "verb"), _override(document.get("boot"))
         if verb is Verb.BOOT_NEXT and boot is None:
             raise InvalidValue("boot: boot-next needs {device, mode, once}")
+        is_forced = verb not in CUTTING or document.get("force") is True
+        if not is_forced and (why_not := await self._database.run(self._untouchable, machine)):
+            raise Refused(f"{machine.name}: {why_not}")
         return web.json_response({"order": await self._worker.order(machine, verb, boot), "machine": machine.name})
 
     async def order_state(self, request: web.Request) -> web.Response:

@@ -17,7 +17,7 @@ import pytest
 from metalbox import inventory
 from metalbox.boot import Asking
 from metalbox.caretaker import Caretaker
-from metalbox.config import Boot, Consoles
+from metalbox.config import Boot, Consoles, Erase
 from metalbox.consoles import Lines
 from metalbox.dhcp.leases import Leases
 from metalbox.evidence import Facts
@@ -25,6 +25,7 @@ from metalbox.journal import Entry, Journal
 from metalbox.machine import Mac, Machine
 from metalbox.presence import Presence
 from metalbox.signing import SigningKey
+from metalbox.steward import Steward
 from metalbox.store import Database, Store, sqlite_url
 from metalbox.switchboard import Switchboard
 from metalbox.web.agent_api import AgentApi
@@ -33,6 +34,7 @@ from metalbox.web.app import api_app, firmware_app, listen_tcp, listen_unix, ser
 from metalbox.web.bmc_api import BmcApi
 from metalbox.web.console_api import ConsoleApi
 from metalbox.web.firmware import Firmware, load_templates
+from metalbox.web.life_api import LifeApi
 from metalbox.web.power_api import PowerApi
 
 MAC = Mac("52:54:00:ab:cd:ef")
@@ -98,22 +100,40 @@ async def stack(tmp_path: Path) -> AsyncIterator[Stack]:
     files: dict[str, Path] = {}
     reported: list[Machine] = []
     presence = Presence(arp.get)
-    agents = AgentApi(database, journal, presence, reported.append)
+    signing = SigningKey.open(tmp_path, environment={})
+    switchboard = Switchboard(database, journal, tmp_path)
+
+    def wake(boot_id: str) -> None:
+        agents.wake(boot_id)
+
+    steward = Steward(
+        database,
+        journal,
+        switchboard,
+        signing,
+        tmp_path,
+        Erase(),
+        (),
+        wake,
+        lambda m, g: None,
+    )
+    agents = AgentApi(database, journal, presence, reported.append, hooks=steward.hooks(), finished=steward.finished)
 
     async def recognise(asking: Asking) -> Machine | None:
         macs = (asking.mac,) if asking.mac else ()
         return await database.run(inventory.recognise, macs, asking.uuid, asking.serial, asking.vendor, 0.0)
 
     firmware = Firmware(Boot(), load_templates(None), recognise, files.get, journal, presence)
-    signing = SigningKey.open(tmp_path, environment={})
     facts = Facts("192.0.2.1")
     api = Api(database, journal, Leases(()), agents, lambda: {"version": "x"}, lambda machine: facts, signer=signing)
-    switchboard = Switchboard(database, journal, tmp_path)
-    power = PowerApi(database, switchboard.worker, switchboard.front, switchboard.endpoints)
+    power = PowerApi(
+        database, switchboard.worker, switchboard.front, switchboard.endpoints, untouchable=steward.untouchable
+    )
     caretaker = Caretaker(database, switchboard.vault, switchboard.front, agents.wake, agents.polls)
     bmcs = BmcApi(database, switchboard.vault, switchboard.front, caretaker)
     lines = Lines(database, switchboard.front, switchboard.endpoints, journal, tmp_path / "consoles", Consoles())
     consoles = ConsoleApi(database, lines)
+    lives = LifeApi(database, steward.lives, steward.steps, Erase(), steward.moved, agents.progress_of)
     counters: Counter[str] = Counter()
     listener = listen_tcp(IPv4Address("127.0.0.1"), 0)
     port = listener.getsockname()[1]
@@ -128,7 +148,9 @@ async def stack(tmp_path: Path) -> AsyncIterator[Stack]:
         exits.callback(working.cancel)
         await exits.enter_async_context(serving(firmware_app(firmware, agents, counters), listener))
         unix = tmp_path / "run" / "metalbox.sock"
-        await exits.enter_async_context(serving(api_app(api, power, bmcs, consoles, Counter()), listen_unix(unix)))
+        await exits.enter_async_context(
+            serving(api_app(api, power, bmcs, consoles, lives, Counter()), listen_unix(unix))
+        )
         exits.callback(agents.stop)
         exits.callback(api.stop)
         http = await exits.enter_async_context(aiohttp.ClientSession(f"http://127.0.0.1:{port}"))
