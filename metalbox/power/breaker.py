@@ -48,6 +48,7 @@ RULES: Mapping[str, Rule] = {
     "bad-tls": Rule(Scope.DRIVER, 1, 300.0, 3_600.0),
     "garbage": Rule(Scope.VERB, 3, 30.0, 300.0, repeat=True),
     "refused": Rule(Scope.VERB, 3, 10.0, 120.0),
+    "in-use": Rule(Scope.VERB, 3, 10.0, 120.0),
     "not-obeyed": Rule(Scope.VERB, 1, 60.0, 3_600.0),
     "not-supported": Rule(Scope.VERB, 1, 600.0, 86_400.0),
     "licence": Rule(Scope.VERB, 1, 3_600.0, 86_400.0),
