@@ -92,6 +92,7 @@ def _disk(name: str, real: Path, root: Path) -> dict[str, Any]:
         "pci_address": sysfs.pci_address(real),
         "namespaces": [],
         "health": {},
+        "erasing": None,
     }
 
 
@@ -212,6 +213,7 @@ def _nvme_disk(device: Path, blocks: list[Path]) -> dict[str, Any]:
         "pci_address": sysfs.pci_address((controllers[0] if controllers else device).resolve()),
         "namespaces": namespaces,
         "health": {},
+        "erasing": None,
     }
 
 
@@ -220,4 +222,4 @@ def _namespace(block: Path) -> dict[str, Any]:
     if nsid is None:
         match = re.search(r"n(\d+)$", block.name)
         nsid = int(match[1]) if match else 0
-    return {"nsid": nsid, "name": block.name, "size_bytes": _size(block)}
+    return {"nsid": nsid, "name": block.name, "size_bytes": _size(block), "wwn": _wwn(block)}

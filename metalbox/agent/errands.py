@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 # Verbs and the modules that do them: each has `work(errand) -> outcome`, a JSON object.
 WORKS: Mapping[str, str] = {
     "bmc-account": "metalbox.agent.bmcaccount",
+    "erase": "metalbox.agent.eraser",
 }
 MAX_FAILURE = 1000
 

@@ -11,7 +11,8 @@ import threading
 import time
 from pathlib import Path
 
-from metalbox.agent import bmc, command, cpu, disks, firmware, health, lldp, nics, pci, system
+from metalbox.agent import bmc, capabilities, command, cpu, disks, firmware, health, lldp, nics, pci, system
+from metalbox.agent.passthrough import DriveError, Kernel
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -69,7 +70,7 @@ class Inventory:
         facts = found["smbios"] or system.from_sysfs(self._root)
         problems += self._firmware[1] if self._firmware else []
         drives = found["disks"] or []
-        self._add_health(drives, deadline, problems)
+        self._add_told(drives, deadline, problems)
         if facts["has_bmc"] and self._is_live and not bmc.device():
             problems.append("SMBIOS tells of a BMC, but its driver shows no /dev/ipmi0: its address is unknown")
         machine = os.uname().machine
@@ -104,16 +105,22 @@ class Inventory:
         path = bmc.device() if self._is_live else ""
         return bmc.bmc(path) if path else None
 
-    def _add_health(self, drives: list[dict[str, Any]], deadline: float, problems: list[str]) -> None:
+    def _add_told(self, drives: list[dict[str, Any]], deadline: float, problems: list[str]) -> None:
+        """What each disk says of its health, and of what it can do about its data."""
         names = [drive["name"] for drive in drives if drive["transport"] in ASKABLE and self._is_live]
         plain = [name for name in names if not name.startswith("nvme")]
         if plain and not command.find("smartctl"):
             problems.append(f"smartctl is not installed: the health of {', '.join(plain)} is unknown")
             names = [name for name in names if name not in plain]
         tasks = {f"health of {name}": _asking(name) for name in names}
+        if self._is_live:
+            tasks |= {f"erasing of {drive['name']}": _asking_to_erase(drive) for drive in drives}
         found = self._gather(tasks, deadline, problems)
         for drive in drives:
             drive["health"] = found.get(f"health of {drive['name']}") or {}
+            if self._is_live:
+                drive["erasing"] = found[f"erasing of {drive['name']}"] or capabilities.from_sysfs(Kernel(), drive)
+        capabilities.mark_multipath(drives)
 
     def _gather(self, tasks: Mapping[str, Callable[[], Any]], deadline: float, problems: list[str]) -> dict[str, Any]:
         """Run the tasks beside each other until the deadline; None for one that failed or did not end."""
@@ -123,7 +130,7 @@ class Inventory:
         def work(name: str, task: Callable[[], Any]) -> None:
             try:
                 found[name] = task()
-            except (bmc.BmcFailed, command.CommandFailed, OSError) as error:
+            except (bmc.BmcFailed, command.CommandFailed, DriveError, OSError) as error:
                 failed[name] = f"{name}: {error}"
             except Exception as error:  # a collector's bug on odd hardware costs its part, not the machine's discovery
                 failed[name] = f"{name}: the agent failed with {type(error).__name__}: {error}"
@@ -146,3 +153,7 @@ class Inventory:
 
 def _asking(name: str) -> Callable[[], Any]:
     return lambda: health.health(name)
+
+
+def _asking_to_erase(drive: dict[str, Any]) -> Callable[[], Any]:
+    return lambda: capabilities.ask(Kernel(), drive)

@@ -88,6 +88,7 @@ def test_a_sata_disk_is_told_whole(tmp_path: Path) -> None:
         "pci_address": "0000:00:1f.2",
         "namespaces": [],
         "health": {},
+        "erasing": None,
     }
 
 
@@ -136,8 +137,8 @@ def test_two_namespaces_are_one_disk_and_none_is_one_too(tmp_path: Path) -> None
     full, empty = disks.disks(write(tmp_path, files))
     assert (full["name"], full["serial"], full["wwn"], full["size_bytes"]) == ("nvme0n1", "S64GNE0R", "eui.01", 2 << 20)
     assert full["namespaces"] == [
-        {"nsid": 1, "name": "nvme0n1", "size_bytes": 1 << 20},
-        {"nsid": 2, "name": "nvme0n2", "size_bytes": 1 << 20},
+        {"nsid": 1, "name": "nvme0n1", "size_bytes": 1 << 20, "wwn": "eui.01"},
+        {"nsid": 2, "name": "nvme0n2", "size_bytes": 1 << 20, "wwn": "eui.02"},
     ]
     assert (empty["name"], empty["serial"], empty["size_bytes"], empty["namespaces"]) == ("nvme1", "PHLJ1234", 0, [])
     assert (full["pci_address"], empty["pci_address"]) == ("0000:04:00.0", "0000:05:00.0")
