@@ -33,8 +33,12 @@ OPERATOR, ADMINISTRATOR = "operator", "administrator"
 # Orders that nobody proved or disproved for so long are not looked at any more.
 MEMORY_SECONDS = 30 * 86_400.0
 MAX_KEYS = 16
+# How JSON has a verdict that needs no second look; what an agent says in quotation marks has backslashes there.
+VERIFIED = '"state": "verified"'
 # The agent needs seconds; who has begun and not ended after this has died.
 DEAD_SECONDS = 300.0
+# Between two tries of a password that failed, while the one of before does not work either.
+AGAIN_SECONDS = 3600.0
 
 
 def order_account(store: Store, vault: Vault, machine_id: int, now: float) -> Order | None:
@@ -93,22 +97,37 @@ def taken(store: Store, order: Order, now: float) -> list[Entry]:
 
 
 def unproved(store: Store, now: float) -> list[Order]:
-    """What agents have done, or have begun with a key that we know, and nobody has tried yet."""
+    """What agents have done, or have begun with a key that we know, and nobody has tried yet or may try again."""
     with store.transaction():
         found = []
-        for order in store.orders.of_verb(VERB, now - MEMORY_SECONDS):
+        for order in store.orders.of_verb(VERB, now - MEMORY_SECONDS, without=VERIFIED):
             if order.done_at is None:
-                if order.data.get("keys"):
-                    found.append(order)
-            elif "verdict" not in order.outcome and "said" in order.outcome:
+                is_wanted = bool(order.data.get("keys"))
+            elif "verdict" in order.outcome:
+                is_wanted = _may_try_again(store, order, now)
+            else:
+                is_wanted = "said" in order.outcome
+            if is_wanted:
                 found.append(order)
         return found
 
 
+def _may_try_again(store: Store, order: Order, now: float) -> bool:
+    """Whether what was stored before a failed order is not good any more: then the order's password may be."""
+    verdict = order.outcome["verdict"]
+    if now - verdict["at"] < AGAIN_SECONDS:
+        return False
+    newest = store.orders.newest_of(order.machine_id, VERB)
+    records = store.bmcs.of_machine(order.machine_id)
+    is_shut_out = any(record.sealed and record.error_code == "wrong-password" for record in records)
+    return newest is not None and newest.id == order.id and is_shut_out and bool(said_of(order))
+
+
 def said_of(order: Order) -> list[Said]:
-    """What the agent said; of an order that it never finished what each run was about to do, the newest first."""
-    kept = [order.outcome["said"]] if order.done_at is not None else list(reversed(order.data.get("keys", [])))
-    return [Said(**{**one, "notes": tuple(one["notes"])}) for one in kept]
+    """What the agent said; where it said nothing or failed, what its runs were about to do, the newest first."""
+    kept = order.outcome.get("said") if order.done_at is not None else None
+    rows = [kept] if kept and not kept["error"] else list(reversed(order.data.get("keys", [])))
+    return [Said(**{**one, "notes": tuple(one["notes"])}) for one in rows]
 
 
 def password(vault: Vault, order: Order, said: Said) -> Secret | None:
@@ -160,7 +179,8 @@ def disproved(store: Store, number: int, error: PowerError, now: float) -> list[
     """It does not work, or is not there: nothing is stored, what was stays in use. Raises NotFound."""
     with store.transaction():
         order = _get(store, number)
-        entries = [_entry(order, f"no new account at its BMC: {error}", now, code=error.code)]
+        is_told = "verdict" in order.outcome
+        entries = [] if is_told else [_entry(order, f"no new account at its BMC: {error}", now, code=error.code)]
         store.events.save(entries)
         for record in store.bmcs.of_machine(order.machine_id)[:1]:
             entries += bmcs.failed(store, record.id, error, now)

@@ -188,7 +188,8 @@ class Caretaker:
 
     async def _ask_ipmi(self, order: Order, endpoint: Endpoint) -> None:
         """Ask what every user may, and what an operator may. Raises PowerError."""
-        pauses = iter(PAUSES if order.done_at is not None else ())
+        is_first = order.done_at is not None and "verdict" not in order.outcome
+        pauses = iter(PAUSES if is_first else ())
         while True:
             try:
                 await self._ask(order, endpoint, "is_on", _is_on)
@@ -222,13 +223,13 @@ class Caretaker:
             # Most likely the agent died before it had set anything; the next run of an agent does.
             self._later(order)
             return
-        refused = error.code in ("wrong-password", "refused")
+        refused = error.code in ("wrong-password", "refused") and "verdict" not in order.outcome
         if refused and order.data.get("privilege") != ADMINISTRATOR:
             with suppress(MetalboxError):
                 boot_id = await self._database.run(self._escalate, order, error)
                 self._wake(boot_id)
                 return
-        if error.code in FINAL or self._now() - order.done_at > GIVE_UP_SECONDS:
+        if error.code in FINAL or "verdict" in order.outcome or self._now() - order.done_at > GIVE_UP_SECONDS:
             await self._database.run(accountorders.disproved, order.id, error, self._now())
             return
         self._later(order)

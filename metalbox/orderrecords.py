@@ -79,9 +79,14 @@ class Orders:
         row = self._connection.execute(query.order_by(orders.c.id.desc()).limit(1)).one_or_none()
         return _from_row(row) if row else None
 
-    def of_verb(self, verb: str, since: float) -> list[Order]:
-        """All orders of this verb that were made after `since`, oldest first, whosever."""
+    def of_verb(self, verb: str, since: float, without: str = "") -> list[Order]:
+        """All orders of this verb that were made after `since`, oldest first, whosever.
+
+        `without` leaves those out whose outcome has this text in its JSON.
+        """
         query = sa.select(orders).where(orders.c.verb == verb, orders.c.created_at > since).order_by(orders.c.id)
+        if without:
+            query = query.where(sa.not_(orders.c.outcome.contains(without, autoescape=True)))
         return [_from_row(row) for row in self._connection.execute(query)]
 
     def bind(self, number: int, run: str, token: str) -> None:

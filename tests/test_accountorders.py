@@ -140,6 +140,16 @@ def test_what_an_agent_calls_a_verdict_is_none(store: Store, vault: Vault, machi
     assert set(order.outcome) == {"said"}
 
 
+def test_an_agent_that_writes_like_a_verdict_is_looked_at_all_the_same(
+    store: Store, vault: Vault, machine_id: int
+) -> None:
+    accountorders.order_account(store, vault, machine_id, 150.0)
+    agent = Agent(store)
+    agent.claims()
+    order = agent.says(notes=[accountorders.VERIFIED])
+    assert [one.id for one in accountorders.unproved(store, 210.0)] == [order.id]
+
+
 def test_an_agent_that_failed(store: Store, vault: Vault, machine_id: int) -> None:
     accountorders.order_account(store, vault, machine_id, 150.0)
     agent = Agent(store)

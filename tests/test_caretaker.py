@@ -206,6 +206,30 @@ async def test_what_a_dead_agent_has_set_is_found(sites: list[Site], tmp_path: P
     await site.until("verified")
 
 
+async def test_nobody_is_locked_out_by_a_rotation_that_failed(
+    sites: list[Site], tmp_path: Path, simulator: Simulator
+) -> None:
+    """The agent set the password, found something wrong after that, and the stored one is good no more."""
+    sites.append(site := Site(tmp_path, port=simulator.port))
+    store = site.database.store
+    site.order()
+    site.agent_at(simulator)
+    await site.until("verified")
+    await site.caretaker.rotate("127.0.0.1")
+    outcome = site.agent_at(simulator, dies=True)
+    (order,) = orders.for_run(store, "b1", "r1", lambda: "not drawn", site.clock)
+    site.done(order, {"error": "the BMC has changed other accounts"})
+    assert site.state().startswith("failed") and outcome["error"] == ""
+    number = bmcs.find(store, "127.0.0.1").id
+    site.clock += 4000.0
+    assert await site.caretaker._due() == [], "for all that is known the old one works"
+    bmcs.failed(store, number, BmcWrongPassword("the patrol was refused"), site.clock)
+    await site.until("verified")
+    account = bmcaccounts.credentials(store, site.vault, number)
+    assert account is not None
+    assert "is off" in simulator.ipmitool("-L", "OPERATOR", "power", "status", user=USER, password=account.password)
+
+
 class Refusing(Power):
     """Raises what it is given: by verb, an error or a list of them, one for each call."""
 

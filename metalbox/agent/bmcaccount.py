@@ -85,6 +85,8 @@ def _made(errand: Errand, ask: Ask, notes: list[str]) -> dict[str, Any]:
         if not is_own:
             _take_back(users, number, notes)
     if changed := differences_of(before, users.read(), number):
+        if not is_own and failure is None:
+            _take_back(users, number, notes)
         raise Impossible(
             f"the BMC has changed other accounts while user {number} was set: {'; '.join(changed)}; look at them "
             "before anything else is done" + (f"; besides, {failure}" if failure else "")

@@ -180,6 +180,8 @@ def test_a_bmc_that_changes_another_user_is_told_loudly() -> None:
     assert outcome["error"].startswith(
         "the BMC has changed other accounts while user 3 was set: the access of user 2 was"
     )
+    assert outcome["notes"] == ["user 3 was disabled and its name taken away again"]
+    assert not peer.users[3].enabled and "privilege" not in outcome
 
 
 def test_a_bmc_that_says_yes_and_keeps_nothing() -> None:
