@@ -157,7 +157,8 @@ def _drive(row: Mapping[str, Any], found: Mapping[str, Any]) -> dict[str, Any]:
         "wwn": text(row.get("wwn")),
         "model": text(row.get("model")),
         "firmware": text(found.get("firmware")),
-        "size_bytes": whole(row.get("size_bytes")) or 0,
+        # More than the order named where hidden sectors were brought to light first.
+        "size_bytes": whole(found.get("size_bytes")) or whole(row.get("size_bytes")) or 0,
         "transport": text(row.get("transport")),
         "namespaces": [
             {

@@ -7,10 +7,10 @@ a gap; whatever is missing, unknown or contradicts is a refusal, in a sentence f
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from metalbox.erase.methods import TABLE, Expected, Level, Method
+from metalbox.erase.methods import SECURITY, TABLE, Expected, Level, Method
 from metalbox.errors import Refused
 from metalbox.identity import same_uuid
 from metalbox.machine import Machine
@@ -21,11 +21,23 @@ BAD_WORDS = re.compile(
     r"fail|error|abort|in progress|unknown|unsupported|not supported|incomplete|not completed|frozen|locked"
 )
 HARMLESS = re.compile(
+    r"\berror 00h|"
     r"\b(no|not|without|zero|0|never)\s+(any\s+)?(fail(ures?|ed)?|errors?|abort(ed|s)?|frozen|locked)\b"
 )
-# NVMe Base 2.0 figure 290, bits 2:0 of SSTAT: 1 completed, 4 completed and deallocated; 2 in progress, 3 failed.
-SSTAT = re.compile(r"\bsstat\b\W*(0x[0-9a-f]+|\d+)")
+# Numbers in which drives say how it ended, as the agent writes them, and what they must be. NVMe Base 2.0 section
+# 5.16.1.22: SSTAT bits 2:0 are 1 (completed) or 4 (and deallocated). ACS-4, SANITIZE STATUS EXT: COUNT bit 15 is
+# completed, bit 14 in progress; IDENTIFY word 128: bit 1 is a password, bit 2 locked.
 SSTAT_DONE = (1, 4)
+ENDINGS: tuple[tuple[re.Pattern[str], Callable[[str], bool]], ...] = (
+    (re.compile(r"\bsstat\b\W*0x([0-9a-f]+)"), lambda told: int(told, 16) & 0b111 in SSTAT_DONE),
+    (re.compile(r"\bsstat\b\W*(\d+)(?!x)\b"), lambda told: int(told) & 0b111 in SSTAT_DONE),
+    (re.compile(r"\bsanitize log [0-9a-f]{4}([0-9a-f]{2})"), lambda told: int(told, 16) & 0b111 in SSTAT_DONE),
+    (re.compile(r"\berror ([0-9a-f]{2})h"), lambda told: int(told, 16) == 0),
+    (re.compile(r"\bcount ([0-9a-f]{4})h"), lambda told: int(told, 16) & 0xC000 == 0x8000),
+    (re.compile(r"\bword 128 ([0-9a-f]{4})h"), lambda told: int(told, 16) & 0b110 == 0),
+    (re.compile(r"\bsense key ([0-9a-f])h"), lambda told: int(told, 16) == 0),
+    (re.compile(r"\bstatus 0x([0-9a-f]+)"), lambda told: int(told, 16) == 0),
+)
 # Of preparations: without these, a part of the disk was out of sight.
 UNCOVERING = ("remove-hpa", "remove-dco")
 # The regions that are read whatever the disk.
@@ -97,13 +109,21 @@ def check_disk(data: Mapping[str, Any], row: Mapping[str, Any], outcome: Mapping
         raise Refused(f"the agent says {text(found.get('result')) or 'nothing'!r}: {evidence}")
     if text(found.get("model")) != text(row["model"]):
         raise Refused(f"its model is {text(found.get('model'))!r}, and the order named {row['model']!r}")
-    if whole(found.get("size_bytes")) != row["size_bytes"]:
-        raise Refused(f"its size is {found.get('size_bytes')!r} bytes, and the order named {row['size_bytes']!r}")
+    _check_size(row, found)
     method = _method(data, row, found)
     _check_attempts(method, row, found)
     _check_status(method, text(found.get("firmware_status")))
-    _check_verification(data, row, method, mapping(found.get("verification")))
+    _check_verification(data, found, method, mapping(found.get("verification")))
     return found
+
+
+def _check_size(row: Mapping[str, Any], found: Mapping[str, Any]) -> None:
+    """The size of the order, or more where the agent says that it brought hidden sectors to light."""
+    size = whole(found.get("size_bytes"))
+    done = [one.get("what") for one in rows(found.get("preparations")) if one.get("result") == "done"]
+    is_uncovered = size is not None and size > row["size_bytes"] and any(what in done for what in UNCOVERING)
+    if size != row["size_bytes"] and not is_uncovered:
+        raise Refused(f"its size is {found.get('size_bytes')!r} bytes, and the order named {row['size_bytes']!r}")
 
 
 def _found(row: Mapping[str, Any], outcome: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -142,12 +162,20 @@ def _check_attempts(method: Method, row: Mapping[str, Any], found: Mapping[str, 
         )
     preparations = rows(found.get("preparations"))
     for preparation in preparations:
-        if _is_bad(preparation.get("result")):
+        if _is_bad(preparation.get("result")) and not _is_harmless(method, preparation.get("what")):
             raise Refused(f"{text(preparation.get('what'))} {text(preparation.get('result'))} before the erase")
     done = [preparation.get("what") for preparation in preparations]
     for what in UNCOVERING:
         if what in row["preparations"] and what not in done:
             raise Refused(f"the agent does not say that it did {what}, so that a part of the disk was hidden")
+
+
+def _is_harmless(method: Method, what: Any) -> bool:
+    """Whether an erase may be right though this preparation failed.
+
+    A freeze or a password hinders security commands only; a sanitize that failed before is done again.
+    """
+    return what == "wait-sanitize" or (what in ("unfreeze", "clear-password") and method not in SECURITY)
 
 
 def _is_bad(result: Any) -> bool:
@@ -161,15 +189,14 @@ def _check_status(method: Method, status: str) -> None:
     if not status:
         raise Refused("the drive's own final status is missing")
     lower = status.lower()
-    sanitize = SSTAT.search(lower)
-    if sanitize and int(sanitize[1], 16 if "x" in sanitize[1] else 10) & 0b111 not in SSTAT_DONE:
-        raise Refused(f"the drive's own final status is {status!r}: that is not the end of a successful sanitize")
+    if not all(is_good(told) for ending, is_good in ENDINGS for told in ending.findall(lower)):
+        raise Refused(f"the drive's own final status is {status!r}: that is not the end of a successful erase")
     if BAD_WORDS.search(HARMLESS.sub("", lower)):
         raise Refused(f"the drive's own final status is {status!r}")
 
 
 def _check_verification(
-    data: Mapping[str, Any], row: Mapping[str, Any], method: Method, told: Mapping[str, Any]
+    data: Mapping[str, Any], found: Mapping[str, Any], method: Method, told: Mapping[str, Any]
 ) -> None:
     """Raises Refused unless what was read back is what must be read after this method."""
     if told.get("result") != "passed":
@@ -188,7 +215,7 @@ def _check_verification(
     for region in ALWAYS_READ:
         if not whole(regions.get(region)):
             raise Refused(f"the {region} region of the disk was not read back")
-    if data["verify"] == "full" and (told.get("full") is not True or counts["bytes_read"] < row["size_bytes"]):
+    if data["verify"] == "full" and (told.get("full") is not True or counts["bytes_read"] < found["size_bytes"]):
         raise Refused("the whole disk was to be read back, and was not")
     expected, before, after = (told.get(name) for name in ("expected", "before_digest", "after_digest"))
     if expected not in TABLE[method].expected:

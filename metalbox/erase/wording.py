@@ -67,6 +67,7 @@ def _result(document: Mapping[str, Any], kind: Kind) -> Section:
         pairs += [
             ("Standard", document["standard"]),
             ("Method", document["method"]),
+            ("Before it", ", ".join(f"{one.get('what')} {one.get('result')}" for one in document["preparations"])),
             ("Drive's own status", document["firmware_status"]),
             ("Begun", document["started_at"]),
             ("Took", None if seconds is None else f"{seconds} s"),

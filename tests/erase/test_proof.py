@@ -69,8 +69,16 @@ def test_what_is_right_is_proved() -> None:
         ("disks.0.firmware_status", ..., "final status is missing"),
         ("disks.0.firmware_status", "sanitize in progress, 33 %", "final status is 'sanitize in progress"),
         ("disks.0.firmware_status", "Sanitize Failed", "final status is 'Sanitize Failed'"),
-        ("disks.0.firmware_status", "SSTAT=0x0103", "not the end of a successful sanitize"),
-        ("disks.0.firmware_status", "sstat: 0102", "not the end of a successful sanitize"),
+        ("disks.0.firmware_status", "SSTAT=0x0103", "not the end of a successful erase"),
+        ("disks.0.firmware_status", "sstat: 2", "not the end of a successful erase"),
+        ("disks.0.firmware_status", "sanitize log ffff0200" + "00" * 16, "not the end of a successful erase"),
+        ("disks.0.firmware_status", "status 51h, error 04h, count 8000h, LBA 0h", "not the end"),
+        ("disks.0.firmware_status", "status 50h, error 00h, count 4000h, LBA 0h", "not the end"),
+        ("disks.0.firmware_status", "status 50h, error 00h, count 0000h, LBA 0h", "not the end"),
+        ("disks.0.firmware_status", "IDENTIFY DEVICE word 128 0023h", "not the end"),
+        ("disks.0.firmware_status", "Format NVM namespace 1: status 0x0000, namespace 2: status 0x2002", "not the end"),
+        ("disks.0.firmware_status", "REQUEST SENSE sense key 0h, 00h/00h, TEST UNIT READY sense key 2h", "not the end"),
+        ("disks.0.preparations", [{"what": "novel", "result": "failed"}], "novel failed before"),
         ("disks.0.firmware_status", "unknown", "final status is 'unknown'"),
         ("disks.0.verification", ..., "the verification says None"),
         ("disks.0.verification.result", "failed", "the verification says 'failed'"),
@@ -151,7 +159,42 @@ def test_hidden_parts_must_have_been_uncovered() -> None:
     check(data, outcome(data))
 
 
-@pytest.mark.parametrize("status", ["0x0000", "SSTAT 0x0101", "sstat=4", "no errors; not frozen, not locked", "done"])
+def test_a_size_that_grew_by_what_was_hidden() -> None:
+    grown = changed(SAID, "disks.0.size_bytes", DATA["disks"][0]["size_bytes"] + 512)
+    with pytest.raises(Refused, match="its size is"):
+        check(DATA, grown)
+    # The agent looks itself, whether the plan knew or not.
+    found = changed(grown, "disks.0.preparations", [{"what": "remove-hpa", "result": "done"}])
+    check(DATA, found)
+    with pytest.raises(Refused, match="its size is"):
+        check(DATA, changed(found, "disks.0.size_bytes", 512))
+    with pytest.raises(Refused, match="its size is"):
+        check(DATA, changed(found, "disks.0.preparations.0.result", "failed"))
+
+
+def test_a_preparation_that_failed_and_hinders_nothing() -> None:
+    for what in ("unfreeze", "clear-password", "wait-sanitize"):
+        check(DATA, changed(SAID, "disks.0.preparations", [{"what": what, "result": "failed"}]))
+    for what in ("unfreeze", "clear-password", "stop-holders"):
+        with pytest.raises(Refused, match=f"{what} failed before the erase"):
+            check(DATA, changed(SAID, "disks.1.preparations", [{"what": what, "result": "failed"}]), disk=1)
+
+
+@pytest.mark.parametrize(
+    "status",
+    [
+        "0x0000",
+        "SSTAT 0x0101",
+        "sstat=4",
+        "no errors; not frozen, not locked",
+        "done",
+        "sanitize log ffff0101" + "00" * 16,
+        "status 50h, error 00h, count 8000h, LBA 000000000000h",
+        "IDENTIFY DEVICE word 128 0029h",
+        "REQUEST SENSE sense key 0h, 00h/00h, TEST UNIT READY sense key 0h, 00h/00h",
+        "Format NVM namespace 1: status 0x0000, namespace 2: status 0x0000",
+    ],
+)
 def test_a_good_last_word(status: str) -> None:
     check(DATA, changed(SAID, "disks.0.firmware_status", status))
 
