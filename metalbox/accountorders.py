@@ -169,6 +169,8 @@ def proved(
         verb = "made" if said.is_new else "gave a new password to"
         by = " and ".join({"ipmi": "IPMI", "redfish": "Redfish"}.get(driver, driver) for driver in drivers)
         text = f"the agent {verb} the account {USER!r} ({said.account}); it logs in by {by}"
+        if "redfish" in before.drivers and "redfish" not in drivers:
+            text += ", and not by Redfish, which is not asked any more"
         entries.append(_entry(order, text, now))
         store.events.save(entries[-1:])
         _judge(store, order.id, "verified", text, now)

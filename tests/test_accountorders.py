@@ -188,12 +188,16 @@ def test_rotation_replaces_what_was_stored_when_it_was_ordered(store: Store, vau
     assert bmcaccounts.credentials(store, vault, 1) == Credentials("other", "later-Word-9")
     assert "an operator stored the account 'other' meanwhile" in accountorders.account_state(store, machine_id)
 
+    bmcs.answered(store, 1, "redfish", 240.0)
     accountorders.rotate(store, vault, bmcs.get(store, 1), 250.0)
     second = Agent(store, now=251.0)
     second.claims()
     done = second.says()
     accountorders.proved(store, vault, done, 1, said, Secret(second.password), ["ipmi"], 260.0)
     assert bmcaccounts.credentials(store, vault, 1) == Credentials(USER, second.password)
+    assert any(
+        text.endswith("logs in by IPMI, and not by Redfish, which is not asked any more") for text in texts(store)
+    )
     # An account of the operator's own is administrator again.
     bmcaccounts.set_account(store, vault, 1, "root", OPERATORS, 300.0)
     (endpoint,) = bmcaccounts.endpoints(store, vault, 1)

@@ -304,6 +304,33 @@ async def test_a_login_that_fails_stores_nothing(sites: list[Site], tmp_path: Pa
     assert len(wrong) == 14, "three tries for each privilege, and no more: BMCs lock accounts"
 
 
+class Buggy(Power):
+    """A driver with a bug whose traceback has the password in it."""
+
+    name = "ipmi"
+
+    def __init__(self, endpoint: Endpoint) -> None:
+        self.endpoint = endpoint
+
+    async def is_on(self) -> bool:
+        assert self.endpoint.credentials is not None
+        raise RuntimeError(f"cannot pack {self.endpoint.credentials.password!r}")
+
+
+async def test_a_crash_tells_no_password(sites: list[Site], tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    sites.append(site := Site(tmp_path, Buggy))
+    site.order()
+    order = site.told()
+    site.done(order, WORD)
+    password = accountorders.password(site.vault, order, parse(WORD))
+    assert password is not None
+    (due,) = await site.caretaker._due()
+    await site.caretaker._see_to(due)
+    assert "cannot pack" in caplog.text and password.reveal() not in caplog.text
+    assert site.state() == "ordered" and bmcs.find(site.database.store, "127.0.0.1").error_code == "garbage"
+    assert password.reveal() not in str(site.texts()) and site.holds(password.reveal()) == []
+
+
 async def test_who_cannot_be_reached_is_tried_again_and_given_up_after_a_day(sites: list[Site], tmp_path: Path) -> None:
     gone: list[PowerError] = [BmcUnreachable("nothing answers") for _ in range(100)]
     sites.append(site := Site(tmp_path, refusing(is_on=gone)))
