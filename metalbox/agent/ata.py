@@ -53,7 +53,9 @@ def cdb(
     wide: bool = True,
 ) -> bytes:
     """ATA PASS-THROUGH (16); data are one block of 512 bytes. `wide` is a 48-bit command (EXT)."""
-    transfer = {NON_DATA: 0, PIO_IN: 0x0E, PIO_OUT: 0x06}[protocol]  # T_DIR, BYT_BLOK, length in the count field
+    # T_DIR, BYT_BLOK, length in the count field. CK_COND asks for the registers also of a good end; not with data,
+    # where libata of Linux 6.1 takes the DRQ bit that is left in the status for an error.
+    transfer = {NON_DATA: CHECK_CONDITION, PIO_IN: 0x0E, PIO_OUT: 0x06}[protocol]
     low = [lba >> shift & 0xFF for shift in (0, 8, 16)]
     high = [lba >> shift & 0xFF for shift in (24, 32, 40)]
     if not wide:
@@ -61,7 +63,7 @@ def cdb(
         high = [0, 0, 0]
     return bytes(
         [
-            0x85, protocol << 1 | wide, CHECK_CONDITION | transfer, features >> 8 & 0xFF if wide else 0,
+            0x85, protocol << 1 | wide, transfer, features >> 8 & 0xFF if wide else 0,
             features & 0xFF, count >> 8 & 0xFF if wide else 0, count & 0xFF, high[0], low[0], high[1], low[1], high[2],
             low[2], device, command, 0,
         ]
@@ -77,8 +79,12 @@ def parse_registers(sense: bytes) -> Registers | None:
                 lba = sum(field[place] << shift for place, shift in
                           ((7, 0), (9, 8), (11, 16), (6, 24), (8, 32), (10, 40)))  # fmt: skip
                 return Registers(field[13], field[3], field[4] << 8 | field[5], lba, field[12])
-    if len(sense) >= 12 and sense[0] & 0x7F in (0x70, 0x71) and (sense[12:14] == b"\0\x1d" or sense[0] & 0x80):
-        return Registers(sense[4], sense[3], sense[6], sense[9] | sense[10] << 8 | sense[11] << 16, sense[5])
+    if len(sense) >= 18 and sense[0] & 0x7F in (0x70, 0x71):
+        if any(sense[3:7]):
+            return Registers(sense[4], sense[3], sense[6], sense[9] | sense[10] << 8 | sense[11] << 16, sense[5])
+        # libata before Linux 6.10 writes the fixed format five bytes too far: status at 9, the lowest LBA byte at 17.
+        if sense[9] and sense[2] & 0xF != scsi.ILLEGAL_REQUEST:
+            return Registers(sense[9], sense[8], sense[11], sense[17], sense[10])
     return None
 
 
@@ -92,7 +98,7 @@ def execute(
         raise DriveError(f"{what} ended with SCSI status {answer.status:02X}h, host status {answer.host:02X}h")
     if registers is None:
         scsi.expect(what, answer)
-        if not length:
+        if not length and not send:
             raise DriveError(f"{what}: the adapter does not give the drive's registers back, its end is unknown")
         registers = Registers(0x50, 0, 0, 0)
     if registers.status & (ERROR | 0x20):

@@ -235,7 +235,9 @@ def registers(count: int = 0, lba: int = 0, status: int = 0x50, error: int = 0, 
     return ScsiAnswer(2, bytes([0x72, 1, 0, 0x1D, 0, 0, 0, 14]) + field)
 
 
-ABORTED = registers(status=0x51, error=0x04)
+def aborted(lba: int = 0) -> ScsiAnswer:
+    """Sense as libata of Linux 6.1 gives it for a command that the drive aborted: fixed format, at its own places."""
+    return ScsiAnswer(2, bytes.fromhex("70000b000000000a0441400000000000a0") + bytes([lba]))
 
 
 class AtaDrive(Drive):
@@ -300,19 +302,19 @@ class AtaDrive(Drive):
     def _sanitize(self, features: int, lba: int) -> ScsiAnswer:
         if features == 0:
             if self.state == "failed":
-                return registers(status=0x51, error=0x04, lba=1)
+                return aborted(1)
             going = int(self.progress() * 65535) if self.pending else 0xFFFF
             return registers({"in progress": 0x4000, "done": 0x8000}.get(self.state, 0), going)
         ways = {key: way for way, key in ata.SANITIZE_COMMANDS.items()}
         way = ways.get((features, lba, 1 if features == 0x14 else 0))
         if way is None or self.is_refused():
-            return ABORTED
+            return aborted()
         self.start_sanitize(way)
         return registers()
 
     def _security(self, command: int, send: bytes) -> ScsiAnswer:
         if self.is_frozen or (command == 0xF1 and self.is_locked):
-            return ABORTED
+            return aborted()
         if command == 0xF3:
             self.is_prepared = True
             return registers()
@@ -320,7 +322,7 @@ class AtaDrive(Drive):
         if command == 0xF1:
             self.password = given
         elif given != self.password:
-            return ABORTED
+            return aborted()
         elif command == 0xF2:
             self.is_locked = False
         elif command == 0xF6:
@@ -331,7 +333,7 @@ class AtaDrive(Drive):
 
     def _security_erase(self, *, enhanced: bool) -> ScsiAnswer:
         if not self.is_prepared or self.is_refused():
-            return ABORTED
+            return aborted()
         self.writes.append(("security erase", 0))
         self.begin()
         if "reset" in self.faults:  # power lost in the middle of it: locked at the next start
@@ -339,7 +341,7 @@ class AtaDrive(Drive):
             self.is_locked = True
             raise OSError(errno.EIO, "Input/output error")
         if "fails" in self.faults:
-            return registers(status=0x51, error=0x10)
+            return ScsiAnswer(2, bytes.fromhex("700003000000000a1041400000000000a000"))
         self.erase("crypto" if enhanced else "zeroes")
         if "keeps-password" not in self.faults:
             self.password = b""
@@ -358,7 +360,7 @@ class AtaDrive(Drive):
         if command == 0xB1 and features == 0xC2:
             last = len(self.medium) // SECTOR - 1
             return ScsiAnswer(0, b"", (bytes(6) + last.to_bytes(8, "little")).ljust(512, b"\0"))
-        return ABORTED
+        return aborted()
 
 
 class ScsiDrive(Drive):

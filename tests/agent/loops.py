@@ -16,7 +16,10 @@ from metalbox.agent.sysfs import number
 @contextmanager
 def loop(file: Path, size: int, seed: int = 1) -> Iterator[str]:
     """A loop device full of random bytes; its kernel name."""
-    file.write_bytes(random.Random(seed).randbytes(size))
+    source = random.Random(seed)
+    with file.open("wb") as stream:
+        for at in range(0, size, 64 << 20):  # randbytes makes one number of them, and has a limit
+            stream.write(source.randbytes(min(64 << 20, size - at)))
     done = subprocess.run(["losetup", "-f", "--show", file], capture_output=True, text=True, check=True, timeout=20)
     device = done.stdout.strip()
     try:

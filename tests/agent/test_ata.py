@@ -13,12 +13,12 @@ from tests.agent.drives import AtaDrive, registers
 
 def test_commands_as_sat_wants_them() -> None:
     identify = ata.cdb(0xEC, ata.PIO_IN, count=1, wide=False)
-    assert (identify[1], identify[2], identify[6], identify[14]) == (0x08, 0x2E, 1, 0xEC)
+    assert (identify[1], identify[2], identify[6], identify[14]) == (0x08, 0x0E, 1, 0xEC)
     crypto = ata.cdb(0xB4, ata.NON_DATA, features=0x11, lba=0x43727970)
     assert (crypto[1], crypto[2], crypto[3:5]) == (0x07, 0x20, b"\0\x11")
     assert (crypto[7], crypto[8], crypto[10], crypto[12]) == (0x43, 0x70, 0x79, 0x72)
     send = ata.cdb(0xF4, ata.PIO_OUT, count=1, wide=False)
-    assert (send[1], send[2]) == (0x0A, 0x26)
+    assert (send[1], send[2]) == (0x0A, 0x06)
 
 
 def test_registers_of_both_formats() -> None:
@@ -28,6 +28,10 @@ def test_registers_of_both_formats() -> None:
     told = ata.parse_registers(fixed)
     assert told and (told.error, told.status, told.count, told.lba) == (4, 0x51, 7, 0x030201)
     assert ata.parse_registers(b"") is None
+    # What Linux 6.1 gave for SANITIZE DEVICE on QEMU's AHCI disk.
+    told = ata.parse_registers(bytes.fromhex("70000b000000000a0441400000000000a072"))
+    assert told and (told.error, told.status, told.lba) == (4, 0x41, 0x72)
+    assert ata.parse_registers(bytes.fromhex("700005000000000a00410000200000000000")) is None
 
 
 def test_damaged_sense_never_raises() -> None:
