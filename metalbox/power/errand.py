@@ -22,7 +22,9 @@ if TYPE_CHECKING:
     from metalbox.power.polite import Front, Key
 
 # The BMC cannot have carried out what failed like this, so even a restart may be sent again, by another driver.
-SURELY_NOT_DONE = frozenset({"refused", "wrong-password", "sessions-full", "bad-tls", "licence", "not-supported"})
+SURELY_NOT_DONE = frozenset(
+    {"unreachable", "refused", "wrong-password", "sessions-full", "bad-tls", "licence", "not-supported"}
+)
 
 # How long a BMC that did not answer a write is watched for having obeyed all the same.
 IN_DOUBT_SECONDS = 5.0
@@ -128,6 +130,8 @@ class Errand:
         sent = " and ".join(dict.fromkeys(self._writes))
         if self._state is PowerState.UNKNOWN:
             return f"{sent} was sent by {self._driver}; nobody can read back whether it was obeyed"
+        if Write.CYCLE in self._writes and any(warning.verb == NAME[Write.CYCLE] for warning in self._warnings):
+            return f"{self._driver} may have taken the restart, which is not sent twice; the machine is {self._state}"
         if Write.CYCLE in self._writes:
             return f"{self._driver} took the restart, and the machine is {self._state}; a restart cannot be read back"
         return f"{sent} was sent by {self._driver}, and read back: the machine is {self._state}"

@@ -358,8 +358,11 @@ class Session:
         if isinstance(error, requests.exceptions.ConnectionError):
             if "timed out" in words:
                 return BmcHung(f"{self.host} stopped in the middle of its answer", evidence=words)
-            reason = "nothing listens there" if "refused" in words else "the connection was closed or there is no way"
-            return BmcUnreachable(f"{self.host} cannot be reached: {reason}", evidence=words)
+            if "NewConnectionError" in words or "refused" in words:
+                reason = "nothing listens there" if "refused" in words else "there is no way to it"
+                return BmcUnreachable(f"{self.host} cannot be reached: {reason}", evidence=words)
+            # The request may have been read before: who asked for a restart must not ask again.
+            return BmcHung(f"{self.host} closed the connection without an answer", evidence=words)
         return BmcGarbage(f"{self.host} gave an answer that cannot be read", evidence=words)
 
 

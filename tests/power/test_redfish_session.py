@@ -226,7 +226,7 @@ SMC_LICENCE = "Not licensed to perform this request. The following licenses OOB 
         (Answer(raw=b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n{"), BmcGarbage, "cannot be read"),
         (Answer(raw=b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n"), BmcGarbage, "cannot be read"),
         (Answer(302, None, {"Location": SYSTEM}), BmcGarbage, "cannot be read"),
-        (Answer(hang=0.05), BmcUnreachable, "the connection was closed"),
+        (Answer(hang=0.05), BmcHung, "closed the connection without an answer"),
     ],
 )
 def test_faults(service: Service, fault: Answer, kind: type[PowerError], words: str) -> None:
