@@ -95,8 +95,9 @@ def check_order(data: Mapping[str, Any], outcome: Mapping[str, Any], machine: Ma
 
 
 def _is_same(uuid: str, wanted: str) -> bool:
+    # Equal placeholders are no mark, and none against it: the boot and the serial number are compared too.
     try:
-        return same_uuid(uuid.lower(), wanted.lower())
+        return uuid.lower() == wanted.lower() or same_uuid(uuid.lower(), wanted.lower())
     except ValueError:
         return False
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from metalbox.agent import erasemethods, eraser
 from metalbox.erase.methods import (
     SANITIZE,
     SECURITY,
@@ -21,6 +22,7 @@ from metalbox.erase.methods import (
     seconds,
     term,
 )
+from metalbox.erase.plan import Preparation
 from metalbox.machine import Disk, Erasing
 
 M = Method
@@ -147,3 +149,11 @@ def test_the_readmes_table_is_this_one() -> None:
     readme = (Path(__file__).parents[2] / "README.md").read_text()
     rows = re.findall(r"^\| ([a-z-]+) \| (\w+) \| (\w+) \| (\w+) \|$", readme, re.MULTILINE)
     assert rows == [(m, *(str(level_of(m, on)) for on in Medium)) for m in Method]
+
+
+def test_the_agent_knows_the_same_methods_and_preparations() -> None:
+    assert set(erasemethods.METHODS) == {str(method) for method in Method}
+    for word, theirs in erasemethods.METHODS.items():
+        expected = Expected.ZEROES if theirs.zeroes else Expected.CHANGED
+        assert expected in TABLE[Method(word)].expected, word
+    assert set(eraser.KNOWN_PREPARATIONS) == {str(preparation) for preparation in Preparation}

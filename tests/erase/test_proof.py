@@ -120,6 +120,14 @@ def test_the_machine_must_be_the_one(change: dict[str, Any], words: str) -> None
         check(DATA, SAID, replace(MACHINE, **change))
 
 
+def test_a_placeholder_is_no_mark_against() -> None:
+    nothing = "00000000-0000-0000-0000-000000000000"
+    data, said = changed(DATA, "machine.uuid", nothing), changed(SAID, "machine.uuid", nothing)
+    check(data, said, replace(MACHINE, uuid=nothing))
+    with pytest.raises(Refused, match="was for the UUID"):
+        check(data, SAID, replace(MACHINE, uuid=nothing))
+
+
 def test_an_agent_that_never_spoke() -> None:
     with pytest.raises(Refused, match="never said"):
         check(DATA, {})
