@@ -11,7 +11,7 @@ import re
 from collections import Counter
 
 from metalbox.agent import ata, holders, nvme, scsi, sysfs
-from metalbox.agent.passthrough import CHUNK, Device, DriveError, Kernel
+from metalbox.agent.passthrough import READ_BYTES, Device, DriveError, Kernel
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -147,7 +147,7 @@ def _ask_scsi(device: Device, facts: dict[str, Any]) -> dict[str, Any]:
 
 def measure(kernel: Kernel, device: Device, size: int) -> int | None:
     """The reading rate in MB/s of the disk's beginning, by a short test; None when it cannot be read."""
-    step = min(CHUNK, size)
+    step = min(READ_BYTES, size)
     done, started = 0, kernel.clock()
     while done < RATE_BYTES and step and kernel.clock() - started < RATE_SECONDS:
         try:

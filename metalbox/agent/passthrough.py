@@ -31,7 +31,7 @@ SG_FORMAT = "<iiBBHIQQQIIi4xQBBBBHHiII4x"
 TO_DEVICE, FROM_DEVICE, NO_DATA = -2, -3, -1
 SENSE_BYTES = 64
 CHUNK = 4 << 20  # one write or read; measured: larger ones are not quicker, and each costs one Python call
-PAGE = 4096
+READ_BYTES = 1 << 20  # at once, for each disk that is open: there may be hundreds
 
 
 class DriveError(Exception):
@@ -62,6 +62,7 @@ class Device:
     def __init__(self, name: str, *, exclusive: bool = False, number: str = "") -> None:
         """Open /dev/`name`, for writing only when exclusive. `number` is "major:minor" as /sys says. Raises OSError."""
         self.name = name
+        self._buffer: mmap.mmap | None = None
         path = f"/dev/{name}"
         flags = os.O_RDWR | os.O_EXCL if exclusive else os.O_RDONLY | os.O_NONBLOCK
         direct = 0 if not number else os.O_DIRECT
@@ -70,13 +71,13 @@ class Device:
         if number and f"{os.major(device)}:{os.minor(device)}" != number:
             self.close()
             raise OSError(f"{path} is the device {os.major(device)}:{os.minor(device)}, and /sys says {number}")
-        self._buffer: mmap.mmap | None = None
 
     def close(self) -> None:
         """Give it back."""
         if self._descriptor >= 0:
             os.close(self._descriptor)
             self._descriptor = -1
+        self._buffer = None
 
     def nvme(
         self, opcode: int, *, nsid: int = 0, cdw10: int = 0, cdw11: int = 0, length: int = 0, seconds: float = 60.0
@@ -119,7 +120,7 @@ class Device:
     def read(self, offset: int, length: int) -> memoryview:
         """Bytes from the medium, not the page cache; valid until the next read. Offset and length in whole sectors."""
         if self._buffer is None:
-            self._buffer = mmap.mmap(-1, CHUNK)
+            self._buffer = mmap.mmap(-1, READ_BYTES)
         view = memoryview(self._buffer)[:length]
         got = os.preadv(self._descriptor, [view], offset)
         if got != length:
