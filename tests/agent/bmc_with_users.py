@@ -62,7 +62,7 @@ class BmcWithUsers:
         return bytes([0, self.mode, self.limit])
 
     def _set_channel(self, data: bytes) -> bytes:
-        self.mode = data[1] & 0x07
+        self.mode = data[1] & 0x3F
         return b"\0" if data[2] >> 6 == 0 else b"\xcc"
 
     def _get_access(self, data: bytes) -> bytes:

@@ -109,6 +109,13 @@ def test_ids_1_and_2_fixed_names_and_accounts_without_a_name_are_never_taken() -
     assert outcome["user_id"] == 7
 
 
+def test_id_2_is_its_makers_also_when_it_is_empty() -> None:
+    peer = BmcWithUsers(fixed=0)
+    peer.users[2] = Account()
+    outcome, _ = make(peer)
+    assert outcome["user_id"] == 3
+
+
 def test_a_name_that_cannot_be_read_is_somebodys() -> None:
     peer = BmcWithUsers(silent_names=False, codes={0x46: 0xFF})
     outcome, _ = make(peer)
@@ -162,7 +169,7 @@ def test_a_channel_that_lets_nobody_be_operator_is_not_changed() -> None:
 def test_a_channel_that_is_switched_off_is_switched_on_and_said_so() -> None:
     peer = BmcWithUsers(mode=0x28)
     outcome, _ = make(peer)
-    assert outcome["error"] == "" and peer.mode == 2
+    assert outcome["error"] == "" and peer.mode == 0x2A, "only the access mode is another one"
     assert (
         outcome["notes"][0] == "IPMI over LAN was switched off on channel 1: it is switched on (from its next start on)"
     )
