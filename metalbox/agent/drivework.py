@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from metalbox.agent.target import Target
 
+RETURN_SECONDS = 60.0
 FACTS = ("serial", "wwn", "model", "firmware", "size_bytes", "name", "transport")
 
 
@@ -84,10 +85,25 @@ class DriveWork:
         proof.take()
         self._erase()
         target.phase, target.percent = "verify", 0.0
-        target.reopen()
+        self._open_again()
         self._verification = proof.check(METHODS[self._method])
         if self._verification["result"] != "passed":
             raise DriveError(f"{self._method}: {why_not(self._verification)}")
+
+    def _open_again(self) -> None:
+        """Find the disk anew, whatever its name is now: a drive that was reset is away for some seconds."""
+        target = self.target
+        deadline = target.kernel.clock() + RETURN_SECONDS
+        while True:
+            try:
+                target.reopen()
+            except (DriveError, OSError) as error:
+                target.check()
+                if target.kernel.clock() >= deadline:
+                    raise DriveError(f"after {self._method} the disk did not come back: {_sentence(error)}") from None
+                target.kernel.wait(1.0)
+            else:
+                return
 
     def _erase(self) -> None:
         """The first method of the order that the drive takes. Raises DriveError."""

@@ -10,6 +10,7 @@ import mmap
 from dataclasses import dataclass
 
 from metalbox.agent import ata, nvme, scsi
+from metalbox.agent.capabilities import ATA_WAYS, SCSI_WAYS
 from metalbox.agent.passthrough import CHUNK, DriveError
 
 TYPE_CHECKING = False
@@ -212,7 +213,20 @@ def _scsi_sanitize(way: str) -> Callable[[Target], str]:
     return run
 
 
+def _guarantees_zeroes(target: Target) -> bool:
+    """Whether the drive itself promises zeroes after a discard, asked now."""
+    way, device = target.disk["transport"], target.devices[0]
+    if way == "nvme":
+        pairs = zip(target.devices, target.nsids, strict=True)
+        return all(nvme.identify_namespace(one, nsid)["discard_zeroes"] for one, nsid in pairs)
+    if way in ATA_WAYS:
+        return ata.identify(device).guarantees_zeroes
+    return way in SCSI_WAYS and bool(scsi.reads_zeroes_after_unmap(device))
+
+
 def _discard(target: Target) -> str:
+    if not _guarantees_zeroes(target):
+        raise DriveError("the drive does not guarantee zeroes after a discard", begun=False)
     total = sum(target.sizes)
     done = 0
     for device, size in zip(target.devices, target.sizes, strict=True):

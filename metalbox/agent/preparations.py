@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from metalbox.agent import ata, capabilities, holders, nvme, scsi
+from metalbox.agent import ata, capabilities, holders, scsi
 from metalbox.agent.erasemethods import METHODS, Status, ata_status, follow, nvme_status, scsi_status
 from metalbox.agent.passthrough import DriveError
 from metalbox.agent.target import ATA_WAYS
@@ -67,19 +67,15 @@ class Preparations:
         ask = _status_of(target)
         if ask is None:
             return
-        try:
-            status = ask()
-        except (DriveError, OSError):
-            return  # not a drive that can sanitize
-        if status.state == "going":
+        if (state := _sanitizing(target)) == "in progress":
             try:
                 self.note("wait-sanitize", follow(target, "the sanitize that goes on", ask, target.seconds))
             except DriveError as error:
                 self.note("wait-sanitize", str(error), "failed")
                 target.check()
-            status = ask()
-        if status.state == "failed" and _is_failed(target):
-            self._sanitize_again(target, status)
+            state = _sanitizing(target)
+        if state == "failed":
+            self._sanitize_again(target, ask())
 
     def _sanitize_again(self, target: Target, status: Status) -> None:
         ways = [word for word in target.row["methods"] if "-sanitize-" in word and word in METHODS]
@@ -133,14 +129,17 @@ def _status_of(target: Target) -> Callable[[], Status] | None:
     return (lambda: scsi_status(device)) if way in capabilities.SCSI_WAYS else None
 
 
-def _is_failed(target: Target) -> bool:
-    """Whether the drive is in the state after a failed sanitize, and not one that has never sanitized."""
+def _sanitizing(target: Target) -> str:
+    """The word of `Erasing.sanitizing`; "" also for a drive that cannot sanitize."""
     device, way = target.devices[0], target.disk["transport"]
-    if way == "nvme":
-        return bool(nvme.sanitize_log(device).state == nvme.FAILED)
-    if way in ATA_WAYS:
-        return ata.identify(device).is_sanitizing_known and ata.sanitize_status(device).state == "failed"
-    return scsi.sanitizing(scsi.status(device)) == "failed"
+    try:
+        if way == "nvme":
+            return capabilities.nvme_sanitizing(device)
+        if way not in ATA_WAYS:
+            return scsi.sanitizing(scsi.status(device))
+        return ata.sanitize_status(device).state if ata.identify(device).is_sanitizing_known else ""
+    except (DriveError, OSError):
+        return ""
 
 
 def frozen(kernel: Kernel, disk: dict[str, Any]) -> bool:

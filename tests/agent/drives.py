@@ -217,7 +217,7 @@ class NvmeDrive(Drive):
             data[256], data[524], data[328] = 0x02, 0x04, 0x07
         elif cns == 0:
             data[0:8] = (self.size // SECTOR).to_bytes(8, "little")
-            data[128 + 2] = 9
+            data[128 + 2], data[33] = 9, 1
         return bytes(data)
 
     def _log(self) -> bytes:

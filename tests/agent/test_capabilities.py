@@ -28,7 +28,7 @@ def test_a_nvme_drive(tmp_path: Path) -> None:
         "crypto",
         "user-data",
     ]
-    assert facts["discard_zeroes"] is False and facts["sanitizing"] == "" and facts["write_protected"] is False
+    assert facts["discard_zeroes"] is True and facts["sanitizing"] == "" and facts["write_protected"] is False
 
 
 def test_an_ata_drive(tmp_path: Path) -> None:

@@ -61,6 +61,12 @@ def test_a_drive_that_creeps_on_for_ever_has_failed(tmp_path: Path) -> None:
         erasemethods.follow(target, "x", lambda: Status("going", "log", next(progress) * 1e-6), 100.0)
 
 
+def test_a_drive_that_stands_still_has_failed_long_before_its_limit(tmp_path: Path) -> None:
+    target = opened(tmp_path, NvmeDrive("nvme0n1", "S1"))
+    with pytest.raises(DriveError, match="has made no progress for 36"):
+        erasemethods.follow(target, "x", lambda: Status("going", "log", 0.5), 36000.0)
+
+
 def test_the_end_of_another_command_does_not_count(tmp_path: Path) -> None:
     drive = NvmeDrive("nvme0n1", "S1")
     target = opened(tmp_path, drive)

@@ -80,7 +80,7 @@ def test_reading_writing_and_discarding_past_the_page_cache(tmp_path: Path) -> N
 
 
 @pytest.mark.root
-@pytest.mark.parametrize(("method", "verify"), [("overwrite", "sample"), ("overwrite", "full"), ("discard", "full")])
+@pytest.mark.parametrize(("method", "verify"), [("overwrite", "sample"), ("overwrite", "full")])
 def test_real_block_devices_are_erased(
     method: str, verify: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
