@@ -53,8 +53,12 @@ class Caretaker:
         polls: Callable[[str], bool] = lambda boot_id: False,
         now: Callable[[], float] = time.time,
         sleep: Sleep = asyncio.sleep,
+        settled: Callable[[Order], None] = lambda order: None,
     ) -> None:
-        """`wake` tells the agent of a boot that there is an order; `polls` says whether it listens."""
+        """`wake` tells the agent of a boot that there is an order; `polls` says whether it listens.
+
+        `settled` is told when an account was tried: whoever waits for it goes on.
+        """
         self._database = database
         self._vault = vault
         self._front = front
@@ -62,6 +66,7 @@ class Caretaker:
         self._polls = polls
         self._now = now
         self._sleep = sleep
+        self._settled = settled
         self._fresh = asyncio.Event()
         self._busy: set[int] = set()
         # When what failed is tried again, and how often it was: by the order.
@@ -96,8 +101,7 @@ class Caretaker:
     def _rotate(self, store: Store, name: str) -> tuple[Order, str]:
         record = bmcs.find(store, name)
         order = accountorders.rotate(store, self._vault, record, self._now())
-        machine = store.machines.get(order.machine_id)
-        return order, machine.boot_id if machine else ""
+        return order, _boot_of(store, order.machine_id)
 
     async def _due(self) -> list[Order]:
         try:
@@ -139,6 +143,7 @@ class Caretaker:
             self._later(order)
         finally:
             self._busy.discard(order.id)
+            self._settled(order)
 
     async def _prove(self, order: Order) -> None:
         """Log in from outside. Raises PowerError."""
@@ -159,8 +164,13 @@ class Caretaker:
             )
             for entry in entries:
                 log.info("machine %d: %s", order.machine_id, entry.text)
+            await self._go_on(order)
             return
         raise last
+
+    async def _go_on(self, order: Order) -> None:
+        """Wake the machine's agent: what comes after the account may be waiting for it."""
+        self._wake(await self._database.run(_boot_of, order.machine_id))
 
     def _subject(self, store: Store, order: Order, said: Said) -> tuple[Secret | None, BmcRecord]:
         records = store.bmcs.of_machine(order.machine_id)
@@ -231,14 +241,14 @@ class Caretaker:
                 return
         if error.code in FINAL or "verdict" in order.outcome or self._now() - order.done_at > GIVE_UP_SECONDS:
             await self._database.run(accountorders.disproved, order.id, error, self._now())
+            await self._go_on(order)
             return
         self._later(order)
         await self._database.run(self._note, order, error)
 
     def _escalate(self, store: Store, order: Order, error: PowerError) -> str:
         accountorders.escalate(store, self._vault, order, error, self._now())
-        machine = store.machines.get(order.machine_id)
-        return machine.boot_id if machine else ""
+        return _boot_of(store, order.machine_id)
 
     def _note(self, store: Store, order: Order, error: PowerError) -> None:
         for record in store.bmcs.of_machine(order.machine_id)[:1]:
@@ -267,6 +277,11 @@ def ways(vault: Vault, record: BmcRecord, said: Said, password: Secret, driver: 
         for endpoint in bmcaccounts.endpoints_of(vault, known)
         if endpoint.driver == driver
     ]
+
+
+def _boot_of(store: Store, machine_id: int) -> str:
+    machine = store.machines.get(machine_id)
+    return machine.boot_id if machine else ""
 
 
 async def _is_on(power: Power) -> bool:

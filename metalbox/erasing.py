@@ -19,7 +19,7 @@ from metalbox.identity import ALIVE_SECONDS
 from metalbox.ledger import Ledger
 from metalbox.lifecycle import WORKING, Event, State, may_erase, step
 from metalbox.machine import Fault, Machine
-from metalbox.moves import ERASE, Move, Moved, Steps
+from metalbox.moves import ACCOUNT, ERASE, Move, Moved, Steps
 from metalbox.orderrecords import Order
 from metalbox.rounds import Round, disk_count, failed_methods, from_facts, outcome_fault, promise, surprises, to_facts
 from metalbox.store import Store
@@ -29,6 +29,8 @@ from metalbox.timeline import Entry, Kind
 CLAIM_SECONDS = 600.0
 # What a limit is multiplied with before a machine is called late: drives slow down when they are hot or worn.
 PATIENCE = 2.0
+# How long the disks wait for a login with the new account of the BMC; it is tried on beside them.
+ACCOUNT_SECONDS = 120.0
 # A clock that was set back by more than this is no drift.
 CLOCK_SECONDS = 300.0
 
@@ -81,8 +83,13 @@ class Erasing:
                 return
         elif round_.account == "ordered":
             state = self._steps.care.account_state(store, machine.id)
-            if state == "ordered":
+            account = store.orders.newest_of(machine.id, ACCOUNT)
+            done_at = account.done_at if account else None
+            if state == "ordered" and (done_at is None or now - done_at < ACCOUNT_SECONDS):
                 return
+            if state == "ordered":
+                state = "not proved in time"
+                move.tell(Kind.LIFE, "its BMC's new account is not proved yet: the disks do not wait for it")
             round_ = replace(round_, account=state)
             machine = replace(machine, facts={**machine.facts, rounds.FACT: to_facts(round_)})
             store.machines.save(machine)

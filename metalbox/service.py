@@ -181,7 +181,12 @@ class Service:
             finished=self.finished,
         )
         self.caretaker = Caretaker(
-            database, self.switchboard.vault, self.switchboard.front, self.agents.wake, self.agents.polls
+            database,
+            self.switchboard.vault,
+            self.switchboard.front,
+            self.agents.wake,
+            self.agents.polls,
+            settled=self.steward.finished,
         )
         self.power_api = PowerApi(
             database,

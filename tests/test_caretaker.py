@@ -52,6 +52,7 @@ class Site:
         clock = Clock(tick=lambda: time.monotonic() + self.tick)
         self.front = Front(connect=connect, clock=clock) if connect else Front(clock=clock)
         self.woken: list[str] = []
+        self.settled: list[int] = []
         self.polling: set[str] = set()
         self.caretaker = self.another()
         store = self.database.store
@@ -64,7 +65,7 @@ class Site:
         """As after a restart of the service."""
         return Caretaker(
             self.database, self.vault, self.front, self.woken.append, self.polling.__contains__, lambda: self.clock,
-            self.sleep,
+            self.sleep, lambda order: self.settled.append(order.id),
         )  # fmt: skip
 
     async def sleep(self, seconds: float) -> None:
@@ -160,6 +161,7 @@ async def test_an_unknown_bmc_gets_an_account_that_works(
     outcome = site.agent_at(simulator)
     assert outcome["error"] == "", outcome
     await site.until("verified")
+    assert len(site.settled) == 1
     store = site.database.store
     number = bmcs.find(store, "127.0.0.1").id
     account = bmcaccounts.credentials(store, site.vault, number)

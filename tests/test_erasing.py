@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from metalbox.erasing import ACCOUNT_SECONDS
 from metalbox.errors import Refused
 from metalbox.lifecycle import BOOT_SECONDS, Event
 from metalbox.moves import RESTART_SECONDS, Moved, is_untouchable
@@ -84,10 +85,26 @@ def test_the_account_comes_before_the_disks(site: Site) -> None:
     with site.store.transaction():
         site.store.orders.finish(account.id, {}, site.now)
     assert site.poll() == []  # told as done, and not proved yet
+    assert site.machine.state == "erasing"
     site.care.account = "failed: the table of users is full"
     assert [order.verb for order in site.poll()] == ["erase"]
     round_ = from_facts(site.machine.facts)
     assert round_ is not None and round_.account == "failed: the table of users is full"
+
+
+def test_the_disks_do_not_wait_for_ever_for_a_login(site: Site) -> None:
+    site.care.account = "ordered"
+    wish(site, Event.ACCEPT)
+    site.poll()
+    site.report(A, B)
+    (account,) = site.poll()
+    assert site.poll(run="r1") == [account]
+    with site.store.transaction():
+        site.store.orders.finish(account.id, {}, site.now)
+    assert site.poll() == []
+    site.now += ACCOUNT_SECONDS
+    assert [order.verb for order in site.poll()] == ["erase"]
+    assert "its BMC's new account is not proved yet: the disks do not wait for it" in site.texts(Kind.LIFE)
 
 
 def test_retire_and_retry_by_another_method(site: Site) -> None:
