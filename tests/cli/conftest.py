@@ -12,6 +12,10 @@ from typing import Any
 
 import pytest
 
+from tests.web.conftest import stack
+
+__all__ = ["Scripted", "scripted", "stack"]
+
 
 class Scripted:
     """Answers by "METHOD path"; remembers each request."""

@@ -72,7 +72,11 @@ class Stack:
     http_counters: Counter[str]
     arp: dict[str, Mac]
     files: dict[str, Path]
+    steward: Steward
+    switchboard: Switchboard
+    socket: Path
     reported: list[Machine] = field(default_factory=list)
+    changed: list[tuple[Machine, bool]] = field(default_factory=list)
 
     def put(self, name: str, data: bytes) -> None:
         """Serve these bytes as a boot file of this name."""
@@ -99,6 +103,7 @@ async def stack(tmp_path: Path) -> AsyncIterator[Stack]:
     arp: dict[str, Mac] = {}
     files: dict[str, Path] = {}
     reported: list[Machine] = []
+    changed: list[tuple[Machine, bool]] = []
     presence = Presence(arp.get)
     signing = SigningKey.open(tmp_path, environment={})
     switchboard = Switchboard(database, journal, tmp_path)
@@ -115,7 +120,7 @@ async def stack(tmp_path: Path) -> AsyncIterator[Stack]:
         Erase(),
         (),
         wake,
-        lambda m, g: None,
+        lambda machine, is_gone: changed.append((machine, is_gone)),
     )
     agents = AgentApi(database, journal, presence, reported.append, hooks=steward.hooks(), finished=steward.finished)
 
@@ -146,6 +151,8 @@ async def stack(tmp_path: Path) -> AsyncIterator[Stack]:
         exits.push_async_callback(lines.close)
         working = asyncio.create_task(switchboard.worker.run())
         exits.callback(working.cancel)
+        looking = asyncio.create_task(steward.run())
+        exits.callback(looking.cancel)
         await exits.enter_async_context(serving(firmware_app(firmware, agents, counters), listener))
         unix = tmp_path / "run" / "metalbox.sock"
         await exits.enter_async_context(
@@ -158,5 +165,6 @@ async def stack(tmp_path: Path) -> AsyncIterator[Stack]:
             aiohttp.ClientSession("http://metalbox", connector=aiohttp.UnixConnector(str(unix)))
         )
         yield Stack(
-            tmp_path, database, journal, presence, agents, api, http, rest, port, counters, arp, files, reported
-        )
+            tmp_path, database, journal, presence, agents, api, http, rest, port, counters, arp, files,
+            steward, switchboard, unix, reported, changed,
+        )  # fmt: skip
