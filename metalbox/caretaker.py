@@ -164,13 +164,8 @@ class Caretaker:
             )
             for entry in entries:
                 log.info("machine %d: %s", order.machine_id, entry.text)
-            await self._go_on(order)
             return
         raise last
-
-    async def _go_on(self, order: Order) -> None:
-        """Wake the machine's agent: what comes after the account may be waiting for it."""
-        self._wake(await self._database.run(_boot_of, order.machine_id))
 
     def _subject(self, store: Store, order: Order, said: Said) -> tuple[Secret | None, BmcRecord]:
         records = store.bmcs.of_machine(order.machine_id)
@@ -241,7 +236,6 @@ class Caretaker:
                 return
         if error.code in FINAL or "verdict" in order.outcome or self._now() - order.done_at > GIVE_UP_SECONDS:
             await self._database.run(accountorders.disproved, order.id, error, self._now())
-            await self._go_on(order)
             return
         self._later(order)
         await self._database.run(self._note, order, error)
