@@ -18,6 +18,7 @@ WAIT_SECONDS = 300
 
 EPILOG = """examples:
   sudo metalbox lab up --machines 4 --wait     four machines, BIOS and UEFI; wait until all are discovered
+  sudo metalbox lab up --fill --wait           two machines whose disks are full of data, to try `metalbox accept`
   export METALBOX_SOCKET=var/lab/metalbox.sock
   metalbox list
   sudo metalbox lab down                       nothing is left
@@ -49,6 +50,9 @@ def add_parser(verbs: Any) -> None:
     then.add_argument("--off", action="store_true", help="leave the machines off, to be switched on through their BMCs")
     then.add_argument(
         "--wait", type=_seconds, nargs="?", const=WAIT_SECONDS, metavar="SECONDS", help="wait until all are discovered"
+    )
+    up.add_argument(
+        "--fill", action="store_true", help="disks of every kind and a USB stick, 128 MiB each, full of random bytes"
     )
     up.add_argument("--boot-files", type=Path, metavar="DIR", help="iPXE binaries (default: var/boot of the checkout)")
     up.add_argument("--agent", type=Path, metavar="DIR", help="the agent's image (default: var/agent of the checkout)")
@@ -96,7 +100,7 @@ def run_up(args: argparse.Namespace) -> int:
     rack = Rack(
         _directory(args),
         mode=args.mode,
-        machines=mixed(args.machines, with_bmcs=True),
+        machines=mixed(args.machines, with_bmcs=True, filled=args.fill),
         boot_files=args.boot_files,
         agent=args.agent,
     )

@@ -163,14 +163,18 @@ class Bmcs:
     def _start_ipmi(self, spec: MachineSpec, bmc: Bmc) -> None:
         folder = self.home / spec.name
         (folder / "state").mkdir(parents=True)
-        for first in First:
-            text = domain_xml(spec, self.directory, network.BRIDGES, first=first, ipmi=bmc.ipmi)
-            (folder / f"{first}.xml").write_text(text)
+        self.describe(spec, bmc)
         (folder / "lan").write_text(lan_parameters(bmc))
         (folder / "sim.conf").write_text(ipmi_config(spec, bmc, folder, self.hypervisor.uri))
         (folder / "sim.emu").write_text(ipmi_contents.commands(spec))
         files = ["-c", str(folder / "sim.conf"), "-f", str(folder / "sim.emu"), "-s", str(folder / "state")]
         self._spawn(f"bmc {spec.name}", ["ipmi_sim", *files, "-n"])
+
+    def describe(self, spec: MachineSpec, bmc: Bmc) -> None:
+        """Write down for an IPMI BMC what its machine is, with the network and with the disk first."""
+        for first in First:
+            text = domain_xml(spec, self.directory, network.BRIDGES, first=first, ipmi=bmc.ipmi)
+            (self.home / spec.name / f"{first}.xml").write_text(text)
 
     def _start_redfish(self, bmcs: dict[str, dict[str, Any]]) -> None:
         # sushy-tools looks here for the machines' disks, and puts images for virtual media here.

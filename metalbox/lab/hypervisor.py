@@ -15,7 +15,7 @@ from urllib.parse import quote
 
 from metalbox.errors import StartError
 from metalbox.lab import processes
-from metalbox.lab.machines import QEMU, MachineSpec, console_path, disk_path, domain_xml
+from metalbox.lab.machines import MIB, QEMU, MachineSpec, console_path, disk_path, domain_xml
 from metalbox.lab.network import BRIDGES, inside, run
 from metalbox.lab.processes import Process
 from metalbox.lab.record import Record, namespace
@@ -92,15 +92,26 @@ class Hypervisor:
         return f"qemu+unix:///system?socket={quote(str(self.home / 'run' / 'libvirt-sock'))}"
 
     def define(self, spec: MachineSpec, *, ipmi: str = "") -> None:
-        """Make a machine's empty disks and tell libvirt of it (`ipmi` as in `domain_xml`); it stays off."""
+        """Tell libvirt of a machine (`ipmi` as in `domain_xml`), and make those of its disks that are not there yet.
+
+        It stays off.
+        """
         for disk in spec.disks:
-            with disk_path(self.directory, spec, disk).open("wb") as file:
-                file.truncate(disk.size)
+            for number, size in enumerate((disk.size, *disk.more), 1):
+                path = disk_path(self.directory, spec, disk, number)
+                if not path.exists():
+                    make_disk(path, size, disk.fill)
         console_path(self.directory, spec).touch()
         xml = self.directory / "libvirt" / f"{spec.name}.xml"
         xml.write_text(domain_xml(spec, self.directory, BRIDGES, ipmi=ipmi))
         self._virsh("define", str(xml), timeout=PROBE_SECONDS)
         self._keep_cache()
+
+    def redefine(self, spec: MachineSpec, *, ipmi: str = "") -> None:
+        """As `define`, of a machine that is known and off."""
+        # Without a UUID in its XML libvirt takes it for another machine with the same name.
+        self._virsh("undefine", "--keep-nvram", spec.name)
+        self.define(spec, ipmi=ipmi)
 
     def make_pool(self, name: str, folder: Path) -> None:
         """Let libvirt know the images in a folder as one of its storage pools."""
@@ -172,6 +183,18 @@ class Hypervisor:
             if not process.is_alive or time.monotonic() > deadline:
                 raise StartError(f"{process.what} did not start; the end of {log}: {tail(log)}")
             time.sleep(0.02)
+
+
+def make_disk(path: Path, size: int, fill: str = "") -> None:
+    """Make the file of a disk: sparse, or filled as `machines.Disk` says."""
+    with path.open("wb") as file:
+        if fill == "random":
+            for offset in range(0, size, MIB):
+                file.write(os.urandom(min(MIB, size - offset)))
+        elif fill:
+            with Path(fill).open("rb") as source:
+                shutil.copyfileobj(source, file)
+        file.truncate(size)
 
 
 def tail(path: Path, lines: int = 5) -> str:

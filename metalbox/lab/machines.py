@@ -6,6 +6,8 @@ other models boot by QEMU's iPXE ROM instead), and the iPXE ROMs of pcnet and i8
 
 from __future__ import annotations
 
+import errno
+import json
 import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -22,7 +24,9 @@ OVMF = Path("/usr/share/OVMF")
 # The agent's initramfs unpacks to some 130 MB; below 320 MB of memory the kernel writes "Initramfs unpacking failed"
 # and boots on with files missing.
 MEMORY_MIB = 512
-GIB = 2**30
+MIB, GIB = 2**20, 2**30
+# The size of disks that are full of data: small, for every byte of them is really written.
+FILLED_BYTES = 128 * MIB
 # libvirt gives its own devices PCI slots from 1 upwards (31 on q35); without an address QEMU would take one of those.
 FIRST_OWN_SLOT = 0x10
 
@@ -43,6 +47,11 @@ class Bus(StrEnum):
     SATA = "sata"
     SCSI = "scsi"
     VIRTIO = "virtio"
+    USB = "usb"  # a stick: removable
+
+
+# What a machine's own disks are attached by.
+BUILT_IN = (Bus.NVME, Bus.SATA, Bus.SCSI, Bus.VIRTIO)
 
 
 class BmcKind(StrEnum):
@@ -117,13 +126,37 @@ class Nic:
     segment: Segment = Segment.LOCAL
 
 
+class Failing(StrEnum):
+    """What a disk with a defect fails to do; the words are blkdebug's."""
+
+    READ = "read"
+    WRITE = "write"
+    FLUSH = "flush"
+
+
+@dataclass(frozen=True, slots=True)
+class Defect:
+    """A place where a disk fails, every time (QEMU's blkdebug driver). `sector` counts 512 bytes; -1 is all of them."""
+
+    what: Failing
+    sector: int = -1
+    errno: int = errno.EIO
+
+
 @dataclass(frozen=True, slots=True)
 class Disk:
-    """One empty disk; its file is sparse."""
+    """One disk. Its file is sparse and empty, or begins with what `fill` says: "random" fills all of it, else a path.
+
+    `more` are the sizes of further namespaces, of NVMe only. Only NVMe and virtio can have defects, in their first
+    namespace.
+    """
 
     serial: str
     bus: Bus = Bus.VIRTIO
     size: int = 4 * GIB
+    fill: str = ""
+    more: tuple[int, ...] = ()
+    defects: tuple[Defect, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,7 +189,7 @@ def numbered(spec: MachineSpec, number: int, memory_mib: int = MEMORY_MIB) -> Ma
     models = NIC_MODELS[spec.firmware]
     mac = Mac.from_bytes(bytes((0x52, 0x54, 0x00, 0x6D, number >> 8, number & 0xFF)))
     vendor, product = MODELS[number % len(MODELS)]
-    bus = list(Bus)[(number - 1) % len(Bus)]
+    bus = BUILT_IN[(number - 1) % len(BUILT_IN)]
     if spec.bmc.has_redfish and bus is Bus.NVME:
         bus = Bus.SATA
     nics = spec.nics or (Nic(mac, models[(number - 1) // 2 % len(models)], spec.segment),)
@@ -164,6 +197,8 @@ def numbered(spec: MachineSpec, number: int, memory_mib: int = MEMORY_MIB) -> Ma
         raise InvalidValue(
             f"a {spec.firmware} machine cannot boot from a {nics[0].model} NIC: its firmware drives {', '.join(models)}"
         )
+    for disk in spec.disks:
+        _check_disk(disk)
     return replace(
         spec,
         name=spec.name or f"lab{number:04d}",
@@ -178,17 +213,34 @@ def numbered(spec: MachineSpec, number: int, memory_mib: int = MEMORY_MIB) -> Ma
     )
 
 
-def mixed(count: int, *, with_bmcs: bool = False) -> tuple[MachineSpec, ...]:
+def _check_disk(disk: Disk) -> None:
+    if disk.more and disk.bus is not Bus.NVME:
+        raise InvalidValue(f"the disk {disk.serial} is not NVMe: it has no namespaces")
+    if disk.defects and disk.bus not in (Bus.NVME, Bus.VIRTIO):
+        raise InvalidValue(f"the disk {disk.serial} is {disk.bus}: only NVMe and virtio disks can have defects")
+
+
+def mixed(count: int, *, with_bmcs: bool = False, filled: bool = False) -> tuple[MachineSpec, ...]:
     """Return `count` machines, BIOS and UEFI in turn; completed, they have NICs and disks of every kind in turn.
 
-    `with_bmcs` gives every firmware an IPMI BMC and a Redfish BMC in turn.
+    `with_bmcs` gives every firmware an IPMI BMC and a Redfish BMC in turn; `filled` gives every machine a disk of each
+    kind and a USB stick, all small and full of random bytes.
     """
     kinds = (Firmware.BIOS, Firmware.UEFI_PXE)
     bmcs = (BmcKind.IPMI, BmcKind.REDFISH, BmcKind.REDFISH, BmcKind.IPMI)
     return tuple(
-        MachineSpec(firmware=kinds[place % 2], bmc=bmcs[place % 4] if with_bmcs else BmcKind.NONE)
+        MachineSpec(
+            firmware=kinds[place % 2],
+            bmc=bmcs[place % 4] if with_bmcs else BmcKind.NONE,
+            disks=full_disks(f"{place + 1:04d}") if filled else (),
+        )
         for place in range(count)
     )
+
+
+def full_disks(number: str, size: int = FILLED_BYTES) -> tuple[Disk, ...]:
+    """A disk of each kind and a USB stick, full of random bytes; `number` makes their serial numbers distinct."""
+    return tuple(Disk(f"{bus.upper()}{number}", bus, size, "random") for bus in (*BUILT_IN, Bus.USB))
 
 
 def complete(specs: Sequence[MachineSpec], memory_mib: int = MEMORY_MIB) -> tuple[MachineSpec, ...]:
@@ -204,9 +256,10 @@ def complete(specs: Sequence[MachineSpec], memory_mib: int = MEMORY_MIB) -> tupl
     return done
 
 
-def disk_path(directory: Path, spec: MachineSpec, disk: Disk) -> Path:
-    """Where a disk's content lies."""
-    return directory / "disks" / f"{spec.name}-{disk.serial}.raw"
+def disk_path(directory: Path, spec: MachineSpec, disk: Disk, namespace: int = 1) -> Path:
+    """Where a disk's content lies; each further namespace of an NVMe disk has a file of its own."""
+    suffix = f"-n{namespace}" if namespace > 1 else ""
+    return directory / "disks" / f"{spec.name}-{disk.serial}{suffix}.raw"
 
 
 def console_path(directory: Path, spec: MachineSpec) -> Path:
@@ -296,22 +349,31 @@ def _disk_order(place: int, first: First) -> int:
     return place + (2 if first is First.NETWORK else 1)
 
 
+def _is_direct(disk: Disk) -> bool:
+    """Whether QEMU is told of a disk past libvirt, which before 11 knows no NVMe, and no blkdebug at all."""
+    return disk.bus is Bus.NVME or bool(disk.defects)
+
+
 def _disks(spec: MachineSpec, directory: Path, first: First) -> list[str]:
-    """The disks that libvirt knows; NVMe is given to QEMU directly, as libvirt before 11 has no such bus."""
+    """The disks that libvirt is told of."""
     rows = []
     letters: dict[str, int] = {}
     for place, disk in enumerate(spec.disks):
-        if disk.bus is Bus.NVME:
+        if _is_direct(disk):
             continue
         prefix = "vd" if disk.bus is Bus.VIRTIO else "sd"
         letter = chr(ord("a") + letters.setdefault(prefix, 0))
         letters[prefix] += 1
+        removable = " removable='on'" if disk.bus is Bus.USB else ""
         rows.append(
             "<disk type='file' device='disk'><driver name='qemu' type='raw' discard='unmap'/>"
             f"<source file={quoteattr(str(disk_path(directory, spec, disk)))}/>"
-            f"<target dev='{prefix}{letter}' bus='{disk.bus}'/><serial>{escape(disk.serial)}</serial>"
-            f"<boot order='{_disk_order(place, first)}'/></disk>"
+            f"<target dev='{prefix}{letter}' bus='{disk.bus}'{removable}/>"
+            f"<serial>{escape(disk.serial)}</serial><boot order='{_disk_order(place, first)}'/></disk>"
         )
+    if any(disk.bus is Bus.USB for disk in spec.disks):
+        # The USB 1.1 controller that libvirt takes otherwise moves 1 MB/s.
+        rows.append("<controller type='usb' model='qemu-xhci'/>")
     if any(disk.bus is Bus.SCSI for disk in spec.disks):
         rows.append("<controller type='scsi' model='virtio-scsi'/>")
     return rows
@@ -335,13 +397,10 @@ def _command_line(spec: MachineSpec, directory: Path, first: First, ipmi: str) -
     for name in FW_CFG[spec.firmware]:
         arguments += ["-fw_cfg", f"name=opt/org.tianocore/{name},string=no"]
     for place, disk in enumerate(spec.disks):
-        if disk.bus is Bus.NVME:
-            # QEMU reads a doubled comma as one.
-            path = str(disk_path(directory, spec, disk)).replace(",", ",,")
-            arguments += ["-drive", f"if=none,id=nvme{place},format=raw,discard=unmap,file={path}"]
-            where = f"bus={bus},addr={FIRST_OWN_SLOT + place:#x}"
+        if _is_direct(disk):
             order = LAST_PLACE + place if spec.bmc.has_redfish else _disk_order(place, first)
-            arguments += ["-device", f"nvme,serial={disk.serial},drive=nvme{place},bootindex={order},{where}"]
+            where = f"bus={bus},addr={FIRST_OWN_SLOT + place:#x}"
+            arguments += _direct_disk(spec, directory, place, where, order)
     if ipmi:
         arguments += ["-chardev", f"socket,id=bmc0wire,host={ipmi},port={KCS_PORT},reconnect=2"]
         arguments += ["-device", "ipmi-bmc-extern,id=bmc0,chardev=bmc0wire"]
@@ -351,13 +410,48 @@ def _command_line(spec: MachineSpec, directory: Path, first: First, ipmi: str) -
     return f"<qemu:commandline>{rows}</qemu:commandline>"
 
 
+def _direct_disk(spec: MachineSpec, directory: Path, place: int, where: str, order: int) -> list[str]:
+    """QEMU's arguments for the disk at `place`, which libvirt is not told of."""
+    disk, arguments = spec.disks[place], []
+    names = [f"{disk.bus}{place}" + (f"n{number}" if number > 1 else "") for number in range(1, 2 + len(disk.more))]
+    for number, name in enumerate(names, 1):
+        path = disk_path(directory, spec, disk, number)
+        arguments += ["-blockdev", json.dumps(_node(name, path, disk.defects if number == 1 else ()))]
+    if disk.bus is Bus.VIRTIO:
+        # QEMU would stop the machine when its disk is full.
+        answer = "werror=report,rerror=report"
+        device = f"virtio-blk-pci,serial={disk.serial},drive={names[0]},bootindex={order},{answer},{where}"
+        return [*arguments, "-device", device]
+    if not disk.more:
+        return [*arguments, "-device", f"nvme,serial={disk.serial},drive={names[0]},bootindex={order},{where}"]
+    arguments += ["-device", f"nvme,id=controller{place},serial={disk.serial},{where}"]
+    for number, name in enumerate(names, 1):
+        boots = f",bootindex={order}" if number == 1 else ""
+        arguments += ["-device", f"nvme-ns,drive={name},bus=controller{place},nsid={number}{boots}"]
+    return arguments
+
+
+def _node(name: str, path: Path, defects: Sequence[Defect]) -> dict[str, Any]:
+    """A block node of QEMU: the file, with blkdebug before it when it has defects."""
+    file = {"driver": "file", "filename": str(path), "discard": "unmap"}
+    if not defects:
+        return {"driver": "raw", "node-name": name, "discard": "unmap", "file": file}
+    rules = []
+    for defect in defects:
+        # A write of zeroes is a kind of its own in QEMU, and fails in the same places.
+        kinds = ("write", "write-zeroes") if defect.what is Failing.WRITE else (str(defect.what),)
+        where = {} if defect.sector < 0 else {"sector": defect.sector}
+        rules += [{"event": "none", "iotype": kind, "errno": defect.errno, **where} for kind in kinds]
+    return {"driver": "blkdebug", "node-name": name, "discard": "unmap", "image": file, "inject-error": rules}
+
+
 def to_json(spec: MachineSpec) -> dict[str, Any]:
     """A specification as plain values, read back by `from_json`."""
     return {
         "name": spec.name,
         "firmware": spec.firmware,
         "nics": [[nic.mac, nic.model, nic.segment] for nic in spec.nics],
-        "disks": [[disk.serial, disk.bus, disk.size] for disk in spec.disks],
+        "disks": [_disk_row(disk) for disk in spec.disks],
         "vendor": spec.vendor,
         "product": spec.product,
         "serial": spec.serial,
@@ -378,9 +472,19 @@ def from_json(row: dict[str, Any]) -> MachineSpec:
             **row,
             "firmware": Firmware(row["firmware"]),
             "nics": tuple(Nic(Mac(mac), model, Segment(segment)) for mac, model, segment in row["nics"]),
-            "disks": tuple(Disk(serial, Bus(bus), size) for serial, bus, size in row["disks"]),
+            "disks": tuple(_disk(*values) for values in row["disks"]),
             "segment": Segment(row["segment"]),
             "bmc": BmcKind(row["bmc"]),
             "qemu_arguments": tuple(row["qemu_arguments"]),
         }
     )
+
+
+def _disk_row(disk: Disk) -> list[Any]:
+    defects = [[defect.what, defect.sector, defect.errno] for defect in disk.defects]
+    return [disk.serial, disk.bus, disk.size, disk.fill, list(disk.more), defects]
+
+
+def _disk(serial: str, bus: str, size: int, fill: str, more: list[int], defects: list[Any]) -> Disk:
+    found = tuple(Defect(Failing(what), sector, number) for what, sector, number in defects)
+    return Disk(serial, Bus(bus), size, fill, tuple(more), found)

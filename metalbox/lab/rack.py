@@ -19,6 +19,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -27,7 +28,7 @@ from metalbox.errors import MetalboxError, NotFound, Refused, StartError, TimedO
 from metalbox.lab import bmcs, bootable, machines, network, processes, record, requirements, site_dhcp
 from metalbox.lab.bmcs import Bmc, Bmcs
 from metalbox.lab.hypervisor import Hypervisor, tail
-from metalbox.lab.machines import MachineSpec, Segment
+from metalbox.lab.machines import Disk, MachineSpec, Segment
 from metalbox.lab.network import Fault
 from metalbox.lab.record import Record, namespace
 from metalbox.lab.services import Metalbox, Reference, check_files, configuration, default_folder, memory_for
@@ -285,6 +286,30 @@ class Rack:
         with machines.disk_path(self.directory, spec, spec.disks[0]).open("r+b") as disk:
             disk.write(bootable.image())
 
+    def disk_paths(self, name: str, serial: str) -> list[Path]:
+        """The files with a disk's content, one for each namespace. Raises NotFound."""
+        spec = self.spec(name)
+        disk = spec.disks[_place(spec, serial)]
+        return [machines.disk_path(self.directory, spec, disk, 1 + place) for place in range(1 + len(disk.more))]
+
+    def change_disk(self, name: str, serial: str, disk: Disk) -> None:
+        """Put `disk` into the place of another in a machine that is off; one of the same serial keeps its content.
+
+        The content of what was taken out stays in its file. Raises NotFound, Refused.
+        """
+        spec = self.spec(name)
+        if self.power(spec.name) != "off":
+            raise Refused(f"{spec.name} is on: switch it off before its disks are changed")
+        place = _place(spec, serial)
+        changed = replace(spec, disks=(*spec.disks[:place], disk, *spec.disks[place + 1 :]))
+        self.machines = tuple(changed if known is spec else known for known in self.machines)
+        self.record.settings = self._settings()
+        self.record.save()
+        bmc = self.bmcs.load().get(spec.name)
+        self.hypervisor.redefine(changed, ipmi=bmc.ipmi if bmc else "")
+        if bmc and bmc.ipmi:
+            self.bmcs.describe(changed, bmc)
+
     def watch(self, name: str) -> None:
         """Begin a boot now for `console` and the waits: someone else (its BMC) is about to switch the machine on."""
         spec = self.spec(name)
@@ -453,6 +478,13 @@ def _complete(specs: Sequence[MachineSpec], relay: Relay | str | None, memory_mi
         if not relay and any(nic.segment is Segment.RELAYED for nic in spec.nics):
             raise Refused(f"{spec.name} stands in the relayed segment, and the rack has no relay: give Rack a relay")
     return done
+
+
+def _place(spec: MachineSpec, serial: str) -> int:
+    for place, disk in enumerate(spec.disks):
+        if disk.serial == serial:
+            return place
+    raise NotFound(f"{spec.name} has no disk {serial!r}: it has {', '.join(disk.serial for disk in spec.disks)}")
 
 
 def _size(path: Path) -> int:

@@ -8,8 +8,8 @@ import pytest
 
 from metalbox.errors import StartError
 from metalbox.lab import hypervisor
-from metalbox.lab.hypervisor import Hypervisor, tail
-from metalbox.lab.machines import complete, mixed
+from metalbox.lab.hypervisor import Hypervisor, make_disk, tail
+from metalbox.lab.machines import MIB, complete, mixed
 from metalbox.lab.record import Record
 
 
@@ -49,3 +49,16 @@ def test_the_tail_of_a_log(tmp_path: Path) -> None:
     (tmp_path / "log").write_text("1\n2\n3\n")
     assert tail(tmp_path / "log", 2) == "2\n3"
     assert tail(tmp_path / "none") == ""
+
+
+def test_a_disk_is_empty_random_or_begins_with_a_file(tmp_path: Path) -> None:
+    disk = tmp_path / "disk"
+    make_disk(disk, 8 * MIB)
+    assert (disk.stat().st_size, disk.stat().st_blocks, disk.read_bytes().strip(b"\0")) == (8 * MIB, 0, b"")
+    make_disk(disk, MIB + 512, "random")
+    data = disk.read_bytes()
+    assert len(data) == MIB + 512
+    assert len({data[place : place + 512] for place in range(0, len(data), 512)}) == len(data) // 512
+    (tmp_path / "source").write_bytes(b"ext4")
+    make_disk(disk, MIB, str(tmp_path / "source"))
+    assert (disk.stat().st_size, disk.read_bytes().rstrip(b"\0")) == (MIB, b"ext4")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 from pathlib import Path
 from xml.etree import ElementTree
@@ -10,10 +11,15 @@ import pytest
 
 from metalbox.errors import InvalidValue
 from metalbox.lab.machines import (
+    BUILT_IN,
+    FILLED_BYTES,
     GIB,
+    MIB,
     NIC_MODELS,
     Bus,
+    Defect,
     Disk,
+    Failing,
     Firmware,
     MachineSpec,
     Nic,
@@ -43,7 +49,7 @@ def test_a_mix_has_both_firmwares_every_disk_and_nic_and_nothing_twice() -> None
     specs = complete(mixed(20))
     assert [spec.firmware for spec in specs[:4]] == [Firmware.BIOS, Firmware.UEFI_PXE] * 2
     assert {spec.nics[0].model for spec in specs if spec.firmware is Firmware.BIOS} == set(NIC_MODELS[Firmware.BIOS])
-    assert {disk.bus for spec in specs for disk in spec.disks} == set(Bus)
+    assert {disk.bus for spec in specs for disk in spec.disks} == set(BUILT_IN)
     for values in (
         [spec.name for spec in specs],
         [spec.serial for spec in specs],
@@ -115,11 +121,53 @@ def test_every_kind_of_disk_is_attached_with_its_serial() -> None:
     disks = tuple(Disk(f"D-{bus}", bus) for bus in (*Bus, *Bus))
     (spec,) = complete([MachineSpec(disks=disks)])
     root = xml_of(spec)
-    assert [row.text for row in root.findall("devices/disk/serial")] == ["D-sata", "D-scsi", "D-virtio"] * 2
+    assert [row.text for row in root.findall("devices/disk/serial")] == ["D-sata", "D-scsi", "D-virtio", "D-usb"] * 2
     targets = [row.attrib["dev"] for row in root.findall("devices/disk/target")]
     assert len(set(targets)) == len(targets)
     nvme = [argument for argument in arguments(root) if argument.startswith("nvme,serial=D-nvme")]
-    assert [argument.rpartition("addr=")[2] for argument in nvme] == ["0x10", "0x14"]
+    assert [argument.rpartition("addr=")[2] for argument in nvme] == ["0x10", "0x15"]
+    # A stick is removable, and not behind USB 1.1.
+    assert [row.attrib.get("removable") for row in root.findall("devices/disk/target[@bus='usb']")] == ["on", "on"]
+    assert [row.attrib["model"] for row in root.findall("devices/controller[@type='usb']")] == ["qemu-xhci"]
+
+
+def test_full_disks_of_every_kind_in_every_machine() -> None:
+    specs = complete(mixed(2, filled=True))
+    assert [[disk.bus for disk in spec.disks] for spec in specs] == [list(Bus)] * 2
+    assert {(disk.size, disk.fill) for spec in specs for disk in spec.disks} == {(FILLED_BYTES, "random")}
+    assert len({disk.serial for spec in specs for disk in spec.disks}) == 10
+
+
+def test_namespaces_and_defects_go_to_qemu() -> None:
+    broken = (Defect(Failing.WRITE, 2048, errno.ENOSPC), Defect(Failing.READ))
+    disks = (Disk("N", Bus.NVME, MIB, more=(2 * MIB,)), Disk("V", Bus.VIRTIO, MIB, defects=broken))
+    (spec,) = complete([MachineSpec(disks=disks)])
+    root = xml_of(spec)
+    assert root.findall("devices/disk") == []
+    words = arguments(root)
+    nodes = {row["node-name"]: row for row in map(json.loads, (word for word in words if word.startswith("{")))}
+    assert nodes["nvme0n2"]["file"]["filename"] == str(FOLDER / "disks" / "lab0001-N-n2.raw")
+    assert "nvme-ns,drive=nvme0,bus=controller0,nsid=1,bootindex=2" in words
+    assert "nvme-ns,drive=nvme0n2,bus=controller0,nsid=2" in words
+    assert (nodes["virtio1"]["driver"], nodes["virtio1"]["image"]["driver"]) == ("blkdebug", "file")
+    assert nodes["virtio1"]["inject-error"] == [
+        {"event": "none", "iotype": "write", "errno": errno.ENOSPC, "sector": 2048},
+        {"event": "none", "iotype": "write-zeroes", "errno": errno.ENOSPC, "sector": 2048},
+        {"event": "none", "iotype": "read", "errno": errno.EIO},
+    ]
+    assert any(word.startswith("virtio-blk-pci,serial=V,drive=virtio1,bootindex=3,werror=report") for word in words)
+
+
+@pytest.mark.parametrize(
+    ("disk", "words"),
+    [
+        (Disk("A", Bus.SATA, more=(MIB,)), "the disk A is not NVMe: it has no namespaces"),
+        (Disk("B", Bus.USB, defects=(Defect(Failing.READ),)), "the disk B is usb: only NVMe and virtio"),
+    ],
+)
+def test_what_no_such_disk_can_have_is_refused(disk: Disk, words: str) -> None:
+    with pytest.raises(InvalidValue, match=words):
+        complete([MachineSpec(disks=(disk,))])
 
 
 def test_values_are_quoted() -> None:
@@ -130,5 +178,6 @@ def test_values_are_quoted() -> None:
 
 
 def test_specifications_survive_json() -> None:
-    specs = complete([*mixed(4), MachineSpec(qemu_arguments=("-no-hpet",))], 768)
+    odd = Disk("N", Bus.NVME, MIB, "random", (MIB,), (Defect(Failing.FLUSH, 7, errno.ENOSPC),))
+    specs = complete([*mixed(4), MachineSpec(qemu_arguments=("-no-hpet",)), MachineSpec(disks=(odd,))], 768)
     assert tuple(from_json(json.loads(json.dumps(to_json(spec)))) for spec in specs) == specs

@@ -15,7 +15,7 @@ import pytest
 from metalbox.config import Mode
 from metalbox.errors import NotFound, Refused, StartError, TimedOut
 from metalbox.lab import processes, rack, record, requirements
-from metalbox.lab.machines import Firmware, MachineSpec, Segment, mixed
+from metalbox.lab.machines import MIB, Bus, Defect, Disk, Failing, Firmware, MachineSpec, Segment, mixed
 from metalbox.lab.rack import Rack
 from metalbox.lab.record import Record, namespace
 from metalbox.lab.site_dhcp import Relay, Site
@@ -160,6 +160,26 @@ def test_machines_are_found_by_name_serial_and_mac(tmp_path: Path) -> None:
     assert one.spec("lab0002") == one.spec("LAB0002") == one.spec("52:54:00:6d:00:02")
     with pytest.raises(NotFound, match="it has lab0001, lab0002"):
         one.spec("lab0003")
+
+
+@pytest.mark.root
+def test_another_disk_in_a_machine_that_is_off(place: Path) -> None:
+    disks = (Disk("A", Bus.VIRTIO, MIB, "random"), Disk("B", Bus.SATA, MIB, "random"))
+    one = Rack(place, machines=[MachineSpec(disks=disks)], service="none", mode="off")
+    one.up()
+    (before,) = one.disk_paths("lab0001", "A")
+    content = before.read_bytes()
+    one.change_disk("lab0001", "A", Disk("C", Bus.VIRTIO, 2 * MIB))
+    (after,) = Rack.open(place).disk_paths("lab0001", "C")
+    assert (before.read_bytes(), after.stat().st_size) == (content, 2 * MIB)
+    one.change_disk("lab0001", "C", Disk("A", Bus.VIRTIO, MIB, defects=(Defect(Failing.READ, 8),)))
+    assert before.read_bytes() == content
+    with pytest.raises(NotFound, match="lab0001 has no disk 'C': it has A, B"):
+        one.change_disk("lab0001", "C", disks[0])
+    one.power_on("lab0001")
+    with pytest.raises(Refused, match="switch it off before"):
+        one.change_disk("lab0001", "A", disks[0])
+    one.down()
 
 
 def test_consoles_are_read_without_control_codes_and_waits_end(tmp_path: Path) -> None:
