@@ -33,7 +33,7 @@ class DriveWork:
         self._order = order
         self._erased = erased
         self._attempts: list[dict[str, Any]] = []
-        self._started_at = int(target.kernel.now())
+        self._started_at = 0
         self._method = ""
         self._firmware_status = ""
         self._verification: dict[str, Any] | None = None
@@ -42,6 +42,7 @@ class DriveWork:
     def run(self) -> dict[str, Any]:
         """Do it; the disk's part of the outcome."""
         target = self.target
+        self._started_at = int(target.kernel.now())
         try:
             self._work()
         except (DriveError, OSError) as error:

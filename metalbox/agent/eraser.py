@@ -6,6 +6,7 @@ stands. A disk that is neither to be erased nor left alone by name is told as re
 
 from __future__ import annotations
 
+import contextlib
 import os
 import threading
 import time
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 
 PARALLEL = 24
 PROGRESS_SECONDS = 1.0
+LAST_WORD_SECONDS = 5.0
 LOOK_SECONDS = 0.05
 KNOWN_PREPARATIONS = frozenset({"wait-sanitize", "stop-holders", "unfreeze", "remove-dco", "remove-hpa"})
 
@@ -127,8 +129,11 @@ class Erase:
 
     def _prepare(self, order: dict[str, Any], rows: list[dict[str, Any]]) -> None:
         there = self._kernel.disks()
-        found = [find(there, row) for row in rows]
-        cold = [disk for disk, row in zip(found, rows, strict=True) if "unfreeze" in row["preparations"]]
+        found, cold = [], []
+        for row in rows:
+            with contextlib.suppress(DriveError):  # gone since it was checked: its own work will say so
+                found.append(find(there, row))
+                cold += found[-1:] if "unfreeze" in row["preparations"] else []
         unfrozen = preparations.unfreeze(self._kernel, cold)
         names = [name for disk in found for name in capabilities.block_names(disk)]
         for row in rows:
@@ -141,7 +146,10 @@ class Erase:
         """All disks, so many at a time; a thread that hangs is left behind and gives its place free."""
         waiting = list(enumerate(self._works))
         running: dict[int, threading.Thread] = {}
-        told = 0.0
+        ended = threading.Event()
+        # A server that cannot be reached keeps who tells it waiting, and must not keep the disks.
+        telling = threading.Thread(target=self._tell, args=(ended,), name="erase progress", daemon=True)
+        telling.start()
         while waiting or running:
             while waiting and len(running) < parallel:
                 number, job = waiting.pop(0)
@@ -152,10 +160,8 @@ class Erase:
             next(iter(running.values())).join(LOOK_SECONDS)
             for number in list(running):
                 self._look(number, running)
-            if time.monotonic() - told >= PROGRESS_SECONDS:
-                told = time.monotonic()
-                self._tell()
-        self._tell()
+        ended.set()
+        telling.join(LAST_WORD_SECONDS)
 
     def _run(self, number: int) -> None:
         job = self._works[number]
@@ -178,8 +184,12 @@ class Erase:
             result = self._done[number]
             self._errand.say(f"{label(result)}: {result['result']} {result['method']} {result['evidence']}".strip())
 
-    def _tell(self) -> None:
-        self._errand.progress({"disks": {label(job.target.row): job.target.told() for job in self._works}})
+    def _tell(self, ended: threading.Event) -> None:
+        """Say how far the disks are, once a second and once more at the end."""
+        is_last = False
+        while not is_last:
+            is_last = ended.wait(PROGRESS_SECONDS)
+            self._errand.progress({"disks": {label(job.target.row): job.target.told() for job in self._works}})
 
     def _outcome(self, refused: str, disks: list[dict[str, Any]], untouched: list[dict[str, Any]]) -> dict[str, Any]:
         kernel = os.uname()

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Sequence
     from typing import Any
 
-    from metalbox.agent.passthrough import Kernel
+    from metalbox.agent.passthrough import Device, Kernel
     from metalbox.agent.target import Target
 
 SLEEP_SECONDS = 10
@@ -92,7 +92,7 @@ class Preparations:
             identity = ata.identify(device)
         except DriveError:
             return
-        if "remove-dco" in target.row["preparations"]:
+        if "remove-dco" in target.row["preparations"] or _overlaid(device, identity):
             self._native(target, identity)
             ata.restore_configuration(device)
             self.note("remove-dco", "DEVICE CONFIGURATION RESTORE")
@@ -117,6 +117,17 @@ class Preparations:
         target.disk["size_bytes"] = size
         target.reopen()
         self.note("remove-hpa", f"from {identity.sectors} to {sectors} sectors")
+
+
+def _overlaid(device: Device, identity: ata.Identity) -> bool:
+    """Whether a configuration overlay hides sectors, also when the report did not say so."""
+    if not identity.has_dco:
+        return False
+    try:
+        native = ata.native_sectors(device, identity)
+        return ata.configured_sectors(device) > max(native or 0, identity.sectors)
+    except (DriveError, OSError):
+        return False  # frozen, or no overlay after all
 
 
 def _status_of(target: Target) -> Callable[[], Status] | None:

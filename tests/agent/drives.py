@@ -29,7 +29,7 @@ class Drive:
     """What all kinds have in common. `size` is what the drive shows, `medium` all that it has."""
 
     transport = "virtio"
-    way = ""
+    can_hide = False
 
     def __init__(self, name: str, serial: str, *faults: str, size: int = 3 * MIB, seed: int = 1) -> None:
         self.name = name
@@ -38,7 +38,7 @@ class Drive:
         self.wwn = "" if self.transport == "virtio" else f"0x5{seed:015x}"
         self.faults = set(faults)
         self.size = size
-        hidden = MIB if {"hpa", "dco"} & self.faults else 0
+        hidden = MIB if self.can_hide and {"hpa", "dco"} & self.faults else 0
         self.random = random.Random(seed)
         self.medium = bytearray(self.random.randbytes(size + hidden))
         self.original = bytes(self.medium)
@@ -244,6 +244,7 @@ class AtaDrive(Drive):
     """Sanitize, security with both erases, host protected area, configuration overlay, TRIM with zeroes."""
 
     transport = "sata"
+    can_hide = True
 
     def __init__(self, name: str, serial: str, *faults: str, **options: int) -> None:
         super().__init__(name, serial, *faults, **options)

@@ -244,10 +244,13 @@ def test_a_frozen_drive_that_may_not_sleep_takes_its_other_method(tmp_path: Path
     assert "frozen" in disk["attempts"][0]["evidence"]
 
 
+@pytest.mark.parametrize("is_planned", [True, False])
 @pytest.mark.parametrize("fault", ["hpa", "dco"])
-def test_hidden_areas_are_erased_as_well(fault: str, tmp_path: Path) -> None:
+def test_hidden_areas_are_erased_as_well_even_when_the_plan_did_not_know(
+    fault: str, is_planned: bool, tmp_path: Path
+) -> None:
     drive = AtaDrive("sda", "S1", fault)
-    disk = one(tmp_path, drive, "overwrite", preparations=(f"remove-{fault}",))
+    disk = one(tmp_path, drive, "overwrite", preparations=(f"remove-{fault}",) if is_planned else ())
     assert disk["result"] == "erased" and disk["size_bytes"] == 4 * MIB and drive.is_gone()
     assert disk["preparations"][-1]["evidence"] == "from 6144 to 8192 sectors"
 
@@ -337,7 +340,7 @@ def test_a_bug_costs_its_disk_only(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 
 FAULTS = ("lies", "fails", "refuses", "stale", "vanishes", "swapped", "resized", "frozen", "locked", "foreign-lock",
           "protected", "sanitizing", "sanitize-failed", "one-sector", "unreadable-after", "stuck", "reset", "held",
-          "keeps-password")  # fmt: skip
+          "keeps-password", "hpa", "dco")  # fmt: skip
 
 
 @pytest.mark.parametrize("seed", range(24))
@@ -360,7 +363,8 @@ def test_random_machines_never_lose_a_byte_too_many_nor_claim_one_too_many(seed:
     results = {disk["serial"]: disk["result"] for disk in outcome["disks"]}
     for drive, part in zip(drives, role, strict=True):
         if part != "erase":
-            assert drive.writes == [] and results.get(drive.serial) == ("refused" if part == "unnamed" else None)
+            assert drive.writes == [] and bytes(drive.medium) == drive.original
+            assert results.get(drive.serial) == ("refused" if part == "unnamed" else None)
         elif results[drive.serial] == "erased":
             assert drive.is_gone()
         elif results[drive.serial] == "refused":
