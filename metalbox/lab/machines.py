@@ -27,6 +27,8 @@ MEMORY_MIB = 512
 MIB, GIB = 2**20, 2**30
 # The size of disks that are full of data: small, for every byte of them is really written.
 FILLED_BYTES = 128 * MIB
+# Bytes in a second.
+SLOW = 16 * MIB
 # libvirt gives its own devices PCI slots from 1 upwards (31 on q35); without an address QEMU would take one of those.
 FIRST_OWN_SLOT = 0x10
 
@@ -148,7 +150,7 @@ class Disk:
     """One disk. Its file is sparse and empty, or begins with what `fill` says: "random" fills all of it, else a path.
 
     `more` are the sizes of further namespaces, of NVMe only. Only NVMe and virtio can have defects, in their first
-    namespace.
+    namespace. `speed` bounds the bytes that a disk known to libvirt reads and writes in a second, 0 does not.
     """
 
     serial: str
@@ -157,6 +159,7 @@ class Disk:
     fill: str = ""
     more: tuple[int, ...] = ()
     defects: tuple[Defect, ...] = ()
+    speed: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -218,6 +221,8 @@ def _check_disk(disk: Disk) -> None:
         raise InvalidValue(f"the disk {disk.serial} is not NVMe: it has no namespaces")
     if disk.defects and disk.bus not in (Bus.NVME, Bus.VIRTIO):
         raise InvalidValue(f"the disk {disk.serial} is {disk.bus}: only NVMe and virtio disks can have defects")
+    if disk.speed and _is_direct(disk):
+        raise InvalidValue(f"the disk {disk.serial} cannot be slowed down: libvirt is not told of it")
 
 
 def mixed(count: int, *, with_bmcs: bool = False, filled: bool = False) -> tuple[MachineSpec, ...]:
@@ -239,8 +244,14 @@ def mixed(count: int, *, with_bmcs: bool = False, filled: bool = False) -> tuple
 
 
 def full_disks(number: str, size: int = FILLED_BYTES) -> tuple[Disk, ...]:
-    """A disk of each kind and a USB stick, full of random bytes; `number` makes their serial numbers distinct."""
-    return tuple(Disk(f"{bus.upper()}{number}", bus, size, "random") for bus in (*BUILT_IN, Bus.USB))
+    """A disk of each kind and a USB stick, full of random bytes; `number` makes their serial numbers distinct.
+
+    The SATA disk is slow, as such disks are: so that there is something to see.
+    """
+    return tuple(
+        Disk(f"{bus.upper()}{number}", bus, size, "random", speed=SLOW if bus is Bus.SATA else 0)
+        for bus in (*BUILT_IN, Bus.USB)
+    )
 
 
 def complete(specs: Sequence[MachineSpec], memory_mib: int = MEMORY_MIB) -> tuple[MachineSpec, ...]:
@@ -365,11 +376,12 @@ def _disks(spec: MachineSpec, directory: Path, first: First) -> list[str]:
         letter = chr(ord("a") + letters.setdefault(prefix, 0))
         letters[prefix] += 1
         removable = " removable='on'" if disk.bus is Bus.USB else ""
+        slow = f"<iotune><total_bytes_sec>{disk.speed}</total_bytes_sec></iotune>" if disk.speed else ""
         rows.append(
             "<disk type='file' device='disk'><driver name='qemu' type='raw' discard='unmap'/>"
             f"<source file={quoteattr(str(disk_path(directory, spec, disk)))}/>"
             f"<target dev='{prefix}{letter}' bus='{disk.bus}'{removable}/>"
-            f"<serial>{escape(disk.serial)}</serial><boot order='{_disk_order(place, first)}'/></disk>"
+            f"{slow}<serial>{escape(disk.serial)}</serial><boot order='{_disk_order(place, first)}'/></disk>"
         )
     if any(disk.bus is Bus.USB for disk in spec.disks):
         # The USB 1.1 controller that libvirt takes otherwise moves 1 MB/s.
@@ -482,9 +494,9 @@ def from_json(row: dict[str, Any]) -> MachineSpec:
 
 def _disk_row(disk: Disk) -> list[Any]:
     defects = [[defect.what, defect.sector, defect.errno] for defect in disk.defects]
-    return [disk.serial, disk.bus, disk.size, disk.fill, list(disk.more), defects]
+    return [disk.serial, disk.bus, disk.size, disk.fill, list(disk.more), defects, disk.speed]
 
 
-def _disk(serial: str, bus: str, size: int, fill: str, more: list[int], defects: list[Any]) -> Disk:
+def _disk(serial: str, bus: str, size: int, fill: str, more: list[int], defects: list[Any], speed: int) -> Disk:
     found = tuple(Defect(Failing(what), sector, number) for what, sector, number in defects)
-    return Disk(serial, Bus(bus), size, fill, tuple(more), found)
+    return Disk(serial, Bus(bus), size, fill, tuple(more), found, speed)

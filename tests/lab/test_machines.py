@@ -16,6 +16,7 @@ from metalbox.lab.machines import (
     GIB,
     MIB,
     NIC_MODELS,
+    SLOW,
     Bus,
     Defect,
     Disk,
@@ -136,6 +137,8 @@ def test_full_disks_of_every_kind_in_every_machine() -> None:
     assert [[disk.bus for disk in spec.disks] for spec in specs] == [list(Bus)] * 2
     assert {(disk.size, disk.fill) for spec in specs for disk in spec.disks} == {(FILLED_BYTES, "random")}
     assert len({disk.serial for spec in specs for disk in spec.disks}) == 10
+    slow = [row.text for spec in specs for row in xml_of(spec).findall("devices/disk/iotune/total_bytes_sec")]
+    assert slow == [str(SLOW)] * 2
 
 
 def test_namespaces_and_defects_go_to_qemu() -> None:
@@ -162,6 +165,7 @@ def test_namespaces_and_defects_go_to_qemu() -> None:
     ("disk", "words"),
     [
         (Disk("A", Bus.SATA, more=(MIB,)), "the disk A is not NVMe: it has no namespaces"),
+        (Disk("C", Bus.NVME, speed=MIB), "the disk C cannot be slowed down"),
         (Disk("B", Bus.USB, defects=(Defect(Failing.READ),)), "the disk B is usb: only NVMe and virtio"),
     ],
 )
@@ -179,5 +183,6 @@ def test_values_are_quoted() -> None:
 
 def test_specifications_survive_json() -> None:
     odd = Disk("N", Bus.NVME, MIB, "random", (MIB,), (Defect(Failing.FLUSH, 7, errno.ENOSPC),))
-    specs = complete([*mixed(4), MachineSpec(qemu_arguments=("-no-hpet",)), MachineSpec(disks=(odd,))], 768)
+    slow = Disk("S", Bus.SATA, speed=MIB)
+    specs = complete([*mixed(4), MachineSpec(qemu_arguments=("-no-hpet",)), MachineSpec(disks=(odd, slow))], 768)
     assert tuple(from_json(json.loads(json.dumps(to_json(spec)))) for spec in specs) == specs
