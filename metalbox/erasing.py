@@ -6,8 +6,9 @@ disks that a person has confirmed; then the proofs. Called in the database's thr
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from typing import Any
 
 from metalbox import certificates, orders, rounds
 from metalbox.certificaterecords import Signer
@@ -21,7 +22,17 @@ from metalbox.lifecycle import WORKING, Event, State, may_erase, step
 from metalbox.machine import Fault, Machine
 from metalbox.moves import ACCOUNT, ERASE, Move, Moved, Steps
 from metalbox.orderrecords import Order
-from metalbox.rounds import Round, disk_count, failed_methods, from_facts, outcome_fault, promise, surprises, to_facts
+from metalbox.rounds import (
+    Round,
+    disk_count,
+    failed_methods,
+    from_facts,
+    outcome_fault,
+    promise,
+    surprises,
+    to_facts,
+    unread,
+)
 from metalbox.store import Store
 from metalbox.timeline import Entry, Kind
 
@@ -31,6 +42,8 @@ CLAIM_SECONDS = 600.0
 PATIENCE = 2.0
 # How long the disks wait for a login with the new account of the BMC; it is tried on beside them.
 ACCOUNT_SECONDS = 120.0
+# A drive that says that it needs longer is not believed: 30 days, for 30 TB at 12 MB/s.
+MAX_LEFT_SECONDS = 30 * 86_400.0
 # A clock that was set back by more than this is no drift.
 CLOCK_SECONDS = 300.0
 
@@ -38,7 +51,19 @@ CLOCK_SECONDS = 300.0
 class Erasing:
     """The steps of a round. `draw` gives unguessable hexadecimal texts."""
 
-    def __init__(self, steps: Steps, settings: Erase, ledger: Ledger, signer: Signer, draw: Callable[[], str]) -> None:
+    def __init__(
+        self,
+        steps: Steps,
+        settings: Erase,
+        ledger: Ledger,
+        signer: Signer,
+        draw: Callable[[], str],
+        went_on: Callable[[int], None] = lambda number: None,
+    ) -> None:
+        """`went_on` is told of each machine whose state or power is another's affair by now, before it is saved."""
+        self._went_on = went_on
+        # After a jump of the clock nobody counts as silent before everybody had the time to speak.
+        self._silent_after = 0.0
         self._steps = steps
         self._settings = settings
         self._ledger = ledger
@@ -61,6 +86,12 @@ class Erasing:
         if may_erase(machine) or round_ is None:
             return
         waiting = store.orders.open_of(machine.id)
+        erase = next((order for order in waiting if order.verb == ERASE), None)
+        if erase is not None and erase.claimed_at is None and (strange := self._strange(machine, round_, erase)):
+            move = Move(machine, now)
+            self._disks_changed(store, move, strange)
+            self._end(store, move)
+            return
         for order in waiting:
             if order.verb == ERASE and order.data["boot_id"] != machine.boot_id:
                 # Nothing of what another boot of the machine has done counts.
@@ -95,7 +126,22 @@ class Erasing:
             store.machines.save(machine)
             move.machine = machine
         self._order_erase(store, move, round_)
+        self._end(store, move)
+
+    def _end(self, store: Store, move: Move) -> None:
         move.done(store)
+        self._went_on(move.machine.id)
+
+    def _strange(self, machine: Machine, round_: Round, order: Order) -> list[str]:
+        """What a report that came after the order says against it."""
+        if machine.reported_at <= order.created_at:
+            return []
+        found = self._steps.plan(machine, round_.wish, round_.failed)
+        return [*found.problems, *surprises(round_.confirmed, found.of(Verdict.ERASE))]
+
+    def _disks_changed(self, store: Store, move: Move, strange: Sequence[str]) -> None:
+        text = "its disks are not those that were confirmed: `metalbox retry` shows them and asks again"
+        self._steps.fail(store, move, Event.ERASE_FAILED, Fault("disks-changed", text, move.now, tuple(strange)))
 
     def _void(self, store: Store, machine: Machine, order: Order, now: float) -> Machine:
         """Close the order of a boot that has ended; the next one begins with another look at the disks."""
@@ -117,10 +163,12 @@ class Erasing:
         machine, now, said = move.machine, move.now, round_.wish
         found = self._steps.plan(machine, said, round_.failed)
         to_erase = found.of(Verdict.ERASE)
-        strange = (*found.problems, *surprises(round_.confirmed, to_erase))
-        if strange:
-            text = "its disks are not those that were confirmed: `metalbox retry` shows them and asks again"
-            self._steps.fail(store, move, Event.ERASE_FAILED, Fault("disks-changed", text, now, strange))
+        strange = [*found.problems, *surprises(round_.confirmed, to_erase)]
+        if missing := unread(machine):
+            fault = Fault("cannot-erase", "its disks could not all be read", now, tuple(missing))
+            self._steps.fail(store, move, Event.ERASE_FAILED, fault)
+        elif strange:
+            self._disks_changed(store, move, strange)
         elif not to_erase and (refused := found.of(Verdict.REFUSED)):
             lines = tuple(f"{disk.key or disk.name}: {disk.reason}" for disk in refused)
             fault = Fault("cannot-erase", f"{disk_count(len(refused))} cannot be erased", now, lines)
@@ -152,6 +200,9 @@ class Erasing:
         assert machine is not None
         if why_not := may_erase(machine):
             raise Refused(f"order {order.id} may not begin: {why_not}")
+        round_ = from_facts(machine.facts)
+        if round_ is None or (strange := self._strange(machine, round_, order)):
+            raise Refused(f"order {order.id} may not begin: {'; '.join(strange) if round_ else 'nobody wished it'}")
         self._ledger.note_begun(order.id)
         is_full = order.data["verify"] == "full"
         seconds = from_order(order.data).limit_seconds(full=is_full, parallel=order.data["parallel"])
@@ -160,8 +211,10 @@ class Erasing:
 
     def progressed(self, store: Store, order: Order, now: float) -> list[Entry]:
         """News of an erase order: what the drives say of the time they still need moves the deadline."""
-        rows = [row for row in order.progress.get("disks", {}).values() if isinstance(row, dict)]
-        left = [float(row["left"]) for row in rows if isinstance(row.get("left"), int | float)]
+        disks = order.progress.get("disks")
+        rows = [row for row in disks.values() if isinstance(row, dict)] if isinstance(disks, dict) else []
+        told = [row["left"] for row in rows if isinstance(row.get("left"), int | float)]
+        left = [float(seconds) for seconds in told if 0 <= seconds <= MAX_LEFT_SECONDS]
         machine = store.machines.get(order.machine_id)
         until = now + CLAIM_SECONDS + PATIENCE * max(left, default=0.0)
         if machine is not None and left and until > machine.deadline_at + 60.0:
@@ -175,15 +228,8 @@ class Erasing:
         round_ = from_facts(machine.facts)
         if round_ is None or machine.state not in WORKING:
             return []
-        operator = " and ".join(filter(None, (round_.wish.operator, round_.wish.approved_by)))
-        issued = certificates.issue(store, self._signer, order, machine, operator, now)
         move = Move(machine, now)
-        for document in issued:
-            drive = document.get("drive") or {}
-            name = drive.get("serial") or drive.get("wwn") or machine.name
-            what = "failure record" if document["kind"] == "failure" else f"{document['kind']} certificate"
-            data = {"certificate": document["number"], "kind": document["kind"], "drive": name}
-            move.tell(Kind.ERASE, f"{what} {document['number']} for {name}", data)
+        issued = self._issue(store, move, round_, order)
         if certificates.is_whole(issued):
             count = sum(document["kind"] == "drive" for document in issued)
             text = f"{disk_count(count)} erased and verified"
@@ -192,12 +238,14 @@ class Erasing:
             round_ = replace(round_, failed=failed_methods(round_.failed, order.outcome, issued))
             move.machine = replace(machine, facts={**machine.facts, rounds.FACT: to_facts(round_)})
             self._steps.fail(store, move, Event.ERASE_FAILED, outcome_fault(order.outcome, issued, now))
-        move.done(store)
+        self._end(store, move)
         return move.entries
 
     def tick(self, store: Store, now: float, clock_jump: float = 0.0) -> list[Moved]:
         """Look at all machines at work: who is late, who must be started. The wall clock has jumped by `clock_jump`."""
         done = []
+        if clock_jump:
+            self._silent_after = now + ALIVE_SECONDS
         with store.transaction():
             for number in store.machines.ids_at_work(sorted(WORKING)):
                 machine = store.machines.get(number)
@@ -219,9 +267,27 @@ class Erasing:
             text = "this host's clock was set back behind the order: nobody can say how old it is"
             self._steps.fail(store, move, Event.TIMEOUT, Fault("clock", text, now))
         elif machine.deadline_at and now > machine.deadline_at:
+            self._record_late(store, move, round_)
             self._steps.fail(store, move, Event.TIMEOUT, self._late(store, machine, now))
-        elif now - machine.last_seen > ALIVE_SECONDS:
+        elif now >= self._silent_after and now - machine.last_seen > ALIVE_SECONDS:
             self._steps.start_agent(store, move, round_)
+
+    def _record_late(self, store: Store, move: Move, round_: Round) -> None:
+        """What was begun and did not end is on record as not erased."""
+        order = store.orders.newest_of(move.machine.id, ERASE)
+        if order is not None and order.done_at is None and order.claimed_at is not None:
+            self._issue(store, move, round_, replace(order, outcome={"error": "it did not end in its time"}))
+
+    def _issue(self, store: Store, move: Move, round_: Round, order: Order) -> list[dict[str, Any]]:
+        operator = " and ".join(filter(None, (round_.wish.operator, round_.wish.approved_by)))
+        issued = certificates.issue(store, self._signer, order, move.machine, operator, move.now)
+        for document in issued:
+            drive = document.get("drive") or {}
+            name = drive.get("serial") or drive.get("wwn") or move.machine.name
+            what = "failure record" if document["kind"] == "failure" else f"{document['kind']} certificate"
+            data = {"certificate": document["number"], "kind": document["kind"], "drive": name}
+            move.tell(Kind.ERASE, f"{what} {document['number']} for {name}", data)
+        return issued
 
     def _late(self, store: Store, machine: Machine, now: float) -> Fault:
         order = store.orders.newest_of(machine.id, ERASE)

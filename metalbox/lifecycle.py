@@ -164,6 +164,15 @@ def wish(machine: Machine, event: Event, *, has_begun: bool = False, force: bool
     return found
 
 
+def why_not(machine: Machine, event: Event, *, has_begun: bool = False) -> str:
+    """Return "" when this may be wished of the machine as it is, else the sentence of the refusal."""
+    try:
+        wish(machine, event, has_begun=has_begun)
+    except Refused as error:
+        return str(error)
+    return ""
+
+
 def may_erase(machine: Machine) -> str:
     """Return "" when an erase order may be made for this machine now, else the sentence why not."""
     if machine.state not in WORKING:

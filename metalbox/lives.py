@@ -16,10 +16,22 @@ from metalbox.erase.plan import Verdict
 from metalbox.errors import Refused
 from metalbox.inventory import find, order_report
 from metalbox.ledger import Ledger
-from metalbox.lifecycle import DESTRUCTIVE, Action, Event, State, wish
-from metalbox.machine import Machine
-from metalbox.moves import Move, Moved, Steps
-from metalbox.rounds import Marks, Round, Wish, by, from_facts, identity, promise, to_facts, words
+from metalbox.lifecycle import DESTRUCTIVE, WORKING, Action, Event, State, wish
+from metalbox.machine import Disk, Machine
+from metalbox.moves import ERASE, Move, Moved, Steps
+from metalbox.rounds import (
+    Marks,
+    Round,
+    Wish,
+    by,
+    from_facts,
+    identity,
+    person,
+    promise,
+    settled,
+    to_facts,
+    words,
+)
 from metalbox.store import Store
 from metalbox.timeline import Kind
 
@@ -54,7 +66,7 @@ class Lives:
                 raise Refused(f"nothing waits for an approval on {machine.name}")
             first = from_facts({rounds.FACT: pending["round"]})
             assert first is not None
-            if first.wish.operator == operator:
+            if person(first.wish.operator) == person(operator):
                 raise Refused(f"{operator} wished it: a second person must approve it")
             facts = {key: value for key, value in machine.facts.items() if key != "pending"}
             machine = replace(machine, facts=facts)
@@ -67,29 +79,30 @@ class Lives:
     ) -> Moved:
         """`confirmed` are the disks that somebody was shown earlier."""
         before = from_facts(machine.facts)
+        said = settled(event, said, before)
         found = wish(machine, event, has_begun=self._steps.has_begun(store, machine, before), force=said.force)
         move = Move(machine, now)
         text = words(event, said)
-        if event in DESTRUCTIVE:
-            if (count := self._ledger.wished(now)) >= self._settings.per_hour and not said.approved_by:
-                return self._pend(store, move, event, said, count)
-            self._ledger.note_wish(now)
+        count = self._ledger.wished(now) if event in DESTRUCTIVE and not said.approved_by else 0
+        if count >= self._settings.per_hour:
+            return self._pend(store, move, event, said, before, count)
         round_ = None
         if Action.WORK in found.actions:
             round_ = self._new_round(machine, event, said, before, now)
             if confirmed is not None:
                 round_ = replace(round_, confirmed=confirmed)
             text += f": {promise(self._steps.plan(machine, said, round_.failed))}"
+            self._ledger.note_wish(now)
         held = said.reason or f"by {said.operator or 'someone'}"
         self._steps.go(store, move, event, found, text, round_=round_, held=held)
         return replace(move.done(store), is_gone=Action.FORGET in found.actions)
 
-    def _pend(self, store: Store, move: Move, event: Event, said: Wish, count: int) -> Moved:
+    def _pend(self, store: Store, move: Move, event: Event, said: Wish, before: Round | None, count: int) -> Moved:
         sentence = (
             f"{count} machines were sent to be erased within the last hour, and {self._settings.per_hour} are allowed"
             f" (erase.per_hour): a second person must say `metalbox approve {move.machine.name}`"
         )
-        row = to_facts(self._new_round(move.machine, event, said, None, move.now))
+        row = to_facts(self._new_round(move.machine, event, said, before, move.now))
         pending = {"event": str(event), "at": move.now, "round": row}
         store.machines.save(replace(move.machine, facts={**move.machine.facts, "pending": pending}))
         move.tell(Kind.LIFE, f"{words(event, said)}: waits for a second person; {sentence}", {"event": str(event)})
@@ -121,11 +134,29 @@ class Lives:
             if is_kept == (mark in kept):
                 raise Refused(f"the disk {mark} of {machine.name} is {'' if is_kept else 'not '}kept already")
             kept = [*kept, mark] if is_kept else [other for other in kept if other != mark]
+            if is_kept:
+                machine = self._spare(store, machine, known[0], now)
             store.machines.save(replace(machine, facts={**machine.facts, "keep": kept}))
             move = Move(machine, now)
             what = "is kept: it will not be erased" if is_kept else "is not kept any more: it will be erased"
             move.tell(Kind.LIFE, f"the disk {mark} {what}{by(operator)}", {"disk": mark, "keep": is_kept})
             return move.done(store)
+
+    def _spare(self, store: Store, machine: Machine, disk: Disk, now: float) -> Machine:
+        """Take a disk out of the round that goes on. Raises Refused when it is too late for that."""
+        order = store.orders.newest_of(machine.id, ERASE)
+        if order is not None and order.done_at is None:
+            if order.claimed_at is not None and any(
+                (row["serial"], row["wwn"]) == (disk.serial, disk.wwn) for row in order.data["disks"]
+            ):
+                raise Refused(f"the erasing of the disk {disk.serial or disk.wwn} has begun and cannot be undone")
+            if order.claimed_at is None:
+                store.orders.finish(order.id, {"closed": "a disk of it is to be kept"}, now)
+        round_ = from_facts(machine.facts)
+        if round_ is None or machine.state not in WORKING:
+            return machine
+        left = tuple(mark for mark in round_.confirmed if mark != identity(disk))
+        return replace(machine, facts={**machine.facts, rounds.FACT: to_facts(replace(round_, confirmed=left))})
 
     def reported(self, store: Store, machine_id: int, is_new: bool, now: float) -> Moved | None:
         """A machine has reported: apply the site's rules to one that is new. None when there is nothing to do."""

@@ -81,15 +81,14 @@ class Steps:
         """What would be done to each disk of the last report."""
         disks = machine.hardware.disks
         # A kept disk that was taken out is no reason to refuse the others.
-        keep = [*said.keep, *(mark for mark in machine.facts.get("keep", ()) if rounds.disks_named(disks, mark))]
+        keep = [*said.keep, *rounds.present(disks, (*said.kept, *machine.facts.get("keep", ())))]
         tried = {key: [Method(word) for word in methods] for key, methods in (failed or {}).items()}
         found = plan(disks, said.level, keep=keep, named=said.named, failed=tried)
         # Who has failed by every method is tried by all of them again: a retry was asked for.
-        hopeless = {disk.key for disk in found.of(Verdict.REFUSED)} & set(tried)
-        if not hopeless:
-            return found
-        left = {key: methods for key, methods in tried.items() if key not in hopeless}
-        return plan(disks, said.level, keep=keep, named=said.named, failed=left)
+        if hopeless := {disk.key for disk in found.of(Verdict.REFUSED)} & set(tried):
+            left = {key: methods for key, methods in tried.items() if key not in hopeless}
+            found = plan(disks, said.level, keep=keep, named=said.named, failed=left)
+        return replace(found, problems=(*found.problems, *rounds.unread(machine)))
 
     def has_begun(self, store: Store, machine: Machine, round_: Round | None) -> bool:
         order = store.orders.newest_of(machine.id, ERASE)
@@ -136,11 +135,8 @@ class Steps:
         if Action.FAULT in actions:
             facts["begun"] = self.has_begun(store, machine, before)
         changed = state != machine.state
-        deadline = machine.deadline_at if state in WORKING and not changed else 0.0
-        if Action.WORK in actions:
-            deadline = move.now + BOOT_SECONDS if self.care.can_power(store, machine.id) else 0.0
-        elif Action.FAULT in actions:
-            deadline = 0.0
+        if changed:
+            facts.pop("pending", None)  # it was wished of a machine in another state
         move.machine = replace(
             machine,
             state=state,
@@ -148,11 +144,27 @@ class Steps:
             fault=fault if Action.FAULT in actions else None if Action.CLEAR_FAULT in actions else machine.fault,
             held=held if Action.HOLD in actions else "" if Action.UNHOLD in actions else machine.held,
             state_since=move.now if changed else machine.state_since,
-            deadline_at=deadline,
+            deadline_at=self._deadline(store, move, state, actions),
         )
         store.machines.save(move.machine)
         way = f"{machine.state} -> {state}: " if changed else ""
         move.tell(Kind.LIFE, f"{way}{text}", data)
+        self._act(store, move, actions, text, round_)
+
+    def _deadline(self, store: Store, move: Move, state: State, actions: tuple[Action, ...]) -> float:
+        """By when the machine must have left its new state; 0.0 is never."""
+        machine = move.machine
+        if Action.WORK in actions:
+            return move.now + BOOT_SECONDS if self.care.can_power(store, machine.id) else 0.0
+        if state not in WORKING or state != machine.state or Action.FAULT in actions:
+            return 0.0
+        if Action.UNHOLD in actions and machine.deadline_at:
+            return max(machine.deadline_at, move.now + BOOT_SECONDS)  # nobody was late while it was held
+        return machine.deadline_at
+
+    def _act(self, store: Store, move: Move, actions: tuple[Action, ...], text: str, round_: Round | None) -> None:
+        """Write down what is to be done for the new state."""
+        machine = move.machine
         if Action.CLOSE_ORDERS in actions:
             for order in store.orders.open_of(machine.id):
                 store.orders.finish(order.id, {"closed": text[:200]}, move.now)
@@ -166,6 +178,8 @@ class Steps:
     def start_agent(self, store: Store, move: Move, round_: Round) -> None:
         """Have the agent on the machine: the one that runs, else a new one by way of its BMC, else a person's hand."""
         machine, now = move.machine, move.now
+        if machine.conflict:
+            return  # nobody knows which of the two boxes would be switched
         is_current = machine.facts.get("agent", {}).get("version") == self._version
         if now - machine.last_seen <= ALIVE_SECONDS and is_current and machine.boot_id:
             move.wake = machine.boot_id
@@ -194,7 +208,9 @@ class Steps:
     def power_off(self, store: Store, move: Move) -> None:
         """It rests switched off: by its BMC, else by its agent."""
         machine = move.machine
-        if self.care.can_power(store, machine.id):
+        if why_not := machine.conflict or (machine.held and f"it is held ({machine.held})"):
+            move.tell(Kind.LIFE, f"it is left switched on: {why_not}")
+        elif self.care.can_power(store, machine.id):
             number = store.power_orders.insert(machine.id, PowerOrder(Verb.OFF), move.now)
             move.power_orders.append(number)
             move.tell(Kind.POWER, "ordered: off", {"order": number})

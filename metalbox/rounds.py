@@ -14,16 +14,18 @@ from typing import Any
 from metalbox.comparison import size
 from metalbox.erase.methods import Level, Method
 from metalbox.erase.order import Verify
-from metalbox.erase.plan import Plan, Verdict
+from metalbox.erase.plan import Plan, Verdict, plan
 from metalbox.errors import InvalidValue
 from metalbox.lifecycle import DESTRUCTIVE, Event
-from metalbox.machine import Disk, Fault
+from metalbox.machine import Disk, Fault, Machine
 from metalbox.report import clean
 
 VERIFY: tuple[Verify, ...] = ("sample", "full")
 # Disks that one line of the timeline names.
 SHOWN = 10
 MAX_NAMED = 1000
+# PCI class and subclass of what disks are attached to: SCSI, RAID, SATA, SAS, NVMe (PCI Code and ID Assignment, 1.2).
+STORAGE = frozenset({"0100", "0104", "0106", "0107", "0108"})
 FACT = "round"
 
 
@@ -35,7 +37,8 @@ Marks = tuple[tuple[str, str, str, int], ...]
 class Wish:
     """What a person, or a rule, says with the verb. `keep` and the like are serial numbers or WWNs of disks.
 
-    `disks` are those that a person was shown as to be erased; None when nobody was shown any.
+    `disks` are those that a person was shown as to be erased; None when nobody was shown any. `kept` was said earlier
+    in the same round. `unsaid` names the fields that were left open, until `settled` fills them.
     """
 
     level: Level = Level.CLEAR
@@ -47,6 +50,8 @@ class Wish:
     reason: str = ""
     force: bool = False
     approved_by: str = ""
+    kept: tuple[str, ...] = ()
+    unsaid: tuple[str, ...] = field(default=(), compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +99,40 @@ def parse_wish(document: Any, operator: str, default: Level, verify: str) -> Wis
         operator,
         reason.strip(),
         body.get("force") is True,
+        unsaid=tuple(name for name in ("level", "verify") if not body.get(name)),
     )
+
+
+def settled(event: Event, said: Wish, before: Round | None) -> Wish:
+    """What a verb means where nothing was said: a retry goes on as its round was wished, who retires wants purge.
+
+    A disk that was to be left alone stays so in a retry, unless it is named now.
+    """
+    level, verify = said.level, said.verify
+    if event is Event.RETIRE and "level" in said.unsaid:
+        level = Level.PURGE
+    if event is not Event.RETRY or before is None:
+        return dataclasses.replace(said, level=level, unsaid=())
+    first = before.wish
+    spared = dict.fromkeys(mark for mark in (*first.kept, *first.keep, *said.kept) if mark not in said.named)
+    return dataclasses.replace(
+        said,
+        level=first.level if "level" in said.unsaid else level,
+        verify=first.verify if "verify" in said.unsaid else verify,
+        named=tuple(dict.fromkeys((*said.named, *(mark for mark in first.named if mark not in said.keep)))),
+        kept=tuple(spared),
+        unsaid=(),
+    )
+
+
+def present(disks: Sequence[Disk], marks: Sequence[str]) -> list[str]:
+    """Those of the marks that are of a disk that is there, as the plan understands them."""
+    return [mark for mark in dict.fromkeys(marks) if not plan(disks, Level.CLEAR, keep=[mark]).problems]
+
+
+def person(operator: str) -> str:
+    """Who somebody is, whether acting as himself or through root: "alice (root)" is alice."""
+    return operator.partition(" (")[0]
 
 
 def _names(body: Mapping[str, Any], name: str) -> tuple[str, ...]:
@@ -115,8 +153,8 @@ def from_facts(facts: Mapping[str, Any]) -> Round | None:
     if not row:
         return None
     wish = {**row["wish"], "level": Level(row["wish"]["level"])}
-    for name in ("keep", "named", "disks"):
-        wish[name] = None if wish[name] is None else tuple(wish[name])
+    for name in ("keep", "named", "disks", "kept", "unsaid"):
+        wish[name] = None if wish.get(name) is None and name == "disks" else tuple(wish.get(name) or ())
     return Round(
         **{
             **row,
@@ -183,6 +221,20 @@ def disks_named(disks: Sequence[Disk], text: str) -> list[Disk]:
     """The disks that an operator means by a serial number or a WWN, in any case."""
     wanted = text.strip().lower()
     return [disk for disk in disks if wanted and wanted in (disk.serial.lower(), disk.wwn.lower())]
+
+
+def unread(machine: Machine) -> list[str]:
+    """Why the disks of the last report may not be all that there are; [] when nothing speaks against it."""
+    told = machine.facts.get("problems", ())
+    found = [f"the agent could not read the {line}" for line in told if str(line).startswith("disks: ")]
+    if not machine.hardware.disks:
+        found += [
+            f"the storage controller at {pci.address} ({pci.device or pci.device_id}) has no driver in the agent: it "
+            "may have disks"
+            for pci in machine.hardware.pci
+            if pci.class_code[:4] in STORAGE and not pci.driver
+        ]
+    return found
 
 
 def words(event: Event, said: Wish) -> str:

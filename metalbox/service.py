@@ -321,8 +321,8 @@ class Service:
     def changed(self, machine: Machine, is_gone: bool) -> None:
         """A machine is in another state, or was forgotten."""
         if is_gone:
-            for mac in machine.macs:
-                self.known.pop(mac, None)
+            for mac in [mac for mac, known in self.known.items() if known.id == machine.id]:
+                del self.known[mac]
         else:
             self.known.update(dict.fromkeys(machine.macs, machine))
 

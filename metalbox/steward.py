@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
 import logging
 import secrets
 import time
@@ -67,7 +68,10 @@ class Steward:
         ledger = Ledger.open(data_dir)
         self.steps = Steps(self, __version__)
         self.lives = Lives(self.steps, settings, rules, ledger)
-        self.erasing = Erasing(self.steps, settings, ledger, signer, lambda: secrets.token_hex(16))
+        self.erasing = Erasing(self.steps, settings, ledger, signer, lambda: secrets.token_hex(16), self._went_on)
+        self._loop: asyncio.AbstractEventLoop | None = None
+        # Before anybody is served: no agent may begin what a restored copy of the database holds for open.
+        self._restored = self.erasing.after_restart(database.store, time.time())
 
     # -- what Steps needs of power; called in the database's thread ---------------------------------------------------
 
@@ -103,13 +107,27 @@ class Steward:
             sentence=lambda order: progress_line(order.progress) if order.verb == ERASE else "",
         )
 
-    # -- in the service's thread ------------------------------------------------------------------------------------
-
     def report(self, store: Store, checked: Report, address: str, now: float) -> Reported:
         """Store a report, and do with a new machine what the site's rules say, in one transaction."""
         reported = inventory.report(store, checked, address, now)
-        self.lives.reported(store, reported.machine.id, reported.is_new, now)
-        return reported
+        moved = self.lives.reported(store, reported.machine.id, reported.is_new, now)
+        if moved is None:
+            return reported
+        self._went_on(moved.machine.id)
+        return dataclasses.replace(reported, machine=moved.machine, entries=(*reported.entries, *moved.entries))
+
+    def _went_on(self, machine_id: int) -> None:
+        """Something was ordered in the database's thread; what `_standing` reads comes after that is saved."""
+        if self._loop is None:
+            self._touched.add(machine_id)
+        else:
+            self._loop.call_soon_threadsafe(self._touch, machine_id)
+
+    # -- in the service's loop --------------------------------------------------------------------------------------
+
+    def _touch(self, machine_id: int) -> None:
+        self._touched.add(machine_id)
+        self._news.set()
 
     def moved(self, moved: Moved) -> None:
         """Carry out what a verb has ordered."""
@@ -123,14 +141,14 @@ class Steward:
 
     def finished(self, order: Order) -> None:
         """An agent has done an order: what followed was saved with it, and is carried out now."""
-        self._touched.add(order.machine_id)
-        self._news.set()
+        self._touch(order.machine_id)
 
     async def run(self) -> None:
         """Look at all machines at work every few seconds, until cancelled."""
-        loop = asyncio.get_running_loop()
-        for moved in await self._database.run(self.erasing.after_restart, time.time()):
+        self._loop = loop = asyncio.get_running_loop()
+        for moved in self._restored:
             self.moved(moved)
+        self._restored = []
         wall, steady = time.time(), loop.time()
         while True:
             with contextlib.suppress(TimeoutError):

@@ -97,14 +97,13 @@ def run(args: argparse.Namespace) -> int:
     names = choice.machines(args.socket, args.names, args.selector)
     selectors.guard(names, args.max, verb=args.verb)
     is_destructive = args.verb in DESTRUCTIVE
-    level = getattr(args, "level", None) or ("purge" if args.verb == "retire" else None)
     shown: dict[str, list[str]] = {}
     if is_destructive:
         for name in names:
-            found = _plan(args, name, level)
+            found = _plan(args, name)
             print(_plan_text(found))
-            if found["problems"]:
-                raise Refused("; ".join(found["problems"]))
+            if why_not := found["refused"] or "; ".join(found["problems"]):
+                raise Refused(why_not if len(names) == 1 else f"{name}: {why_not}")
             shown[name] = [disk["serial"] or disk["wwn"] for disk in found["disks"] if disk["verdict"] == "erase"]
         if args.dry_run:
             return 0
@@ -116,7 +115,7 @@ def run(args: argparse.Namespace) -> int:
         body = {"reason": args.reason, "force": getattr(args, "force", False)}
         if is_destructive:
             body |= {
-                "level": level,
+                "level": args.level,
                 "verify": args.verify,
                 "keep": args.keep,
                 "named": args.named,
@@ -157,7 +156,7 @@ def run_keep(args: argparse.Namespace) -> int:
 
 def run_plan(args: argparse.Namespace) -> int:
     """One line for each disk."""
-    found = _plan(args, args.name, args.level)
+    found = _plan(args, args.name)
     if not output.emit(found, args.output):
         print(_plan_text(found))
     return 4 if found["problems"] else 0
@@ -167,9 +166,9 @@ def _post(args: argparse.Namespace, name: str, verb: str, body: Any) -> Any:
     return client.call(args.socket, "POST", f"/api/v1/machines/{client.segment(name)}/{verb}", body=body)
 
 
-def _plan(args: argparse.Namespace, name: str, level: str | None) -> Any:
+def _plan(args: argparse.Namespace, name: str) -> Any:
     query = [(key, text) for key in ("keep", "named") for text in getattr(args, key)]
-    query += [(key, text) for key, text in (("level", level), ("verify", args.verify)) if text]
+    query += [(key, text) for key, text in (("level", args.level), ("verify", args.verify)) if text]
     query += [("verb", args.verb)] if hasattr(args, "verb") else []
     return client.call(args.socket, "GET", f"/api/v1/machines/{client.segment(name)}/plan", query)
 

@@ -15,11 +15,11 @@ from metalbox import inventory, rounds
 from metalbox.config import Erase
 from metalbox.erase.plan import table
 from metalbox.errors import InvalidValue
-from metalbox.lifecycle import Event, State, legal
+from metalbox.lifecycle import Event, State, legal, why_not
 from metalbox.lives import Lives
 from metalbox.moves import ERASE, Moved, Steps
 from metalbox.report import clean, read_json, show
-from metalbox.rounds import Wish, from_facts, parse_wish
+from metalbox.rounds import Wish, from_facts, parse_wish, settled
 from metalbox.store import Database, Store
 from metalbox.web.agent_api import read_body
 
@@ -83,7 +83,13 @@ class LifeApi:
     def _plan(self, store: Store, name: str, verb: str, said: Wish) -> dict[str, Any]:
         machine = inventory.find(store, name)
         round_ = from_facts(machine.facts)
-        failed = round_.failed if round_ and verb == Event.RETRY else {}
+        event = Event(verb) if verb in VERBS.split("|") else None
+        failed = round_.failed if round_ and event is Event.RETRY else {}
+        refused = ""
+        if event is not None:
+            said = settled(event, said, round_)
+            has_begun = self._steps.has_begun(store, machine, round_)
+            refused = why_not(machine, event, has_begun=has_begun)
         found = self._steps.plan(machine, said, failed)
         is_full = said.verify == "full"
         return {
@@ -93,6 +99,7 @@ class LifeApi:
             "verify": said.verify,
             "disks": table(found),
             "problems": list(found.problems),
+            "refused": refused,
             "seconds": round(found.seconds(full=is_full, parallel=self._settings.parallel)),
             "reported_at": machine.reported_at,
         }
