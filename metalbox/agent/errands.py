@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 WORKS: Mapping[str, str] = {
     "bmc-account": "metalbox.agent.bmcaccount",
     "erase": "metalbox.agent.eraser",
+    "power-off": "metalbox.agent.poweroff",
 }
 MAX_FAILURE = 1000
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import io
 import sys
 import threading
@@ -11,8 +12,9 @@ from typing import Any
 
 import pytest
 
+from metalbox import moves
 from metalbox.agent.client import Client
-from metalbox.agent.errands import Cancelled, Errand, Errands, new_run
+from metalbox.agent.errands import WORKS, Cancelled, Errand, Errands, new_run
 from metalbox.agent.journal import Journal
 from tests.agent.rack import Server, until
 
@@ -141,3 +143,9 @@ def test_the_end_of_the_agent_ends_what_waits(server: Server, monkeypatch: pytes
 
 def test_runs_have_names_of_their_own() -> None:
     assert len({new_run() for _ in range(100)}) == 100
+
+
+def test_what_the_service_orders_of_agents_is_known_and_there() -> None:
+    assert WORKS.keys() == {moves.ERASE, moves.ACCOUNT, moves.POWER_OFF}
+    for name in WORKS.values():
+        assert callable(importlib.import_module(name).work)
