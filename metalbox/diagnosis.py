@@ -2,7 +2,7 @@
 
 Each rule is one function that looks at the newest boot and returns a Diagnosis or None; the first that speaks wins.
 They stand in RULES from the most certain to the least, and a machine that is still in time is never called stuck.
-What its power and its BMC have to do with it is said by `metalbox.bmcdiagnosis`.
+What its power and its BMC have to do with it is said by `metalbox.bmcdiagnosis`, what its state by `lifediagnosis`.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from metalbox.evidence import (
     was_sent,
 )
 from metalbox.identity import ALIVE_SECONDS
+from metalbox.lifediagnosis import with_life
 from metalbox.machine import Machine
 from metalbox.sitedhcp import site_dhcp_lines
 from metalbox.timeline import Entry, Kind
@@ -52,7 +53,7 @@ def why(machine: Machine | None, entries: Sequence[Entry], facts: Facts | None, 
     """Explain a machine (or, without one, a stranger) from its timeline, oldest line first."""
     view = look(machine, entries, facts or Facts(), now)
     told = (found for rule in RULES if (found := rule(view)) is not None)
-    return with_power(view, next(told, None) or _never_seen(view))
+    return with_life(view, with_power(view, next(told, None) or _never_seen(view)))
 
 
 def _conflict(view: View) -> Diagnosis | None:

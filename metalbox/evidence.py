@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from typing import Any
 
 from metalbox.machine import Machine
 from metalbox.timeline import Entry, Kind
@@ -110,6 +111,30 @@ class PowerFacts:
 
 
 @dataclass(frozen=True, slots=True)
+class LifeFacts:
+    """What is known of a machine's round of erasing, if there is one (`at` is 0.0 if not), and of what is wished of it.
+
+    `progress` is what the agent said last: {"disks": {serial or WWN: {phase, percent, left, method}}}. `refused` are
+    (disk, why it cannot be erased), `waiting` the verbs of the orders that its agent has not done.
+    """
+
+    verb: str = ""
+    level: str = ""
+    operator: str = ""
+    at: float = 0.0
+    boots: int = 0
+    can_power: bool = False
+    waiting: tuple[str, ...] = ()
+    ordered_at: float = 0.0
+    begun_at: float = 0.0
+    progress: Mapping[str, Any] = field(default_factory=dict)
+    refused: tuple[tuple[str, str], ...] = ()
+    pending: str = ""
+    pending_by: str = ""
+    pending_at: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
 class Facts:
     """What the timeline of one machine does not know: ourselves, its power, and who else answers on these wires."""
 
@@ -119,6 +144,7 @@ class Facts:
     uefi_offer: str = "binl"
     rivals: tuple[Rival, ...] = ()
     power: PowerFacts | None = None
+    life: LifeFacts | None = None
 
 
 @dataclass(frozen=True, slots=True)

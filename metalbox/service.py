@@ -222,6 +222,7 @@ class Service:
             self.facts,
             power=self.switchboard.facts,
             signer=self.signing,
+            life=self.life_api.facts,
         )
 
     @asynccontextmanager

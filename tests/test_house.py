@@ -49,6 +49,7 @@ LAYERS: tuple[tuple[str, int], ...] = (
     ("metalbox.powerrecords", 2),
     ("metalbox.steadfast", 3),
     ("metalbox.powerfacts", 3),
+    ("metalbox.lifefacts", 3),
     ("metalbox.orderrecords", 2),
     ("metalbox.orders", 3),
     ("metalbox.steward", 4),

@@ -15,7 +15,7 @@ from metalbox.certificaterecords import Signer
 from metalbox.dhcp.leases import Leases
 from metalbox.diagnosis import why
 from metalbox.errors import InvalidValue, NotFound
-from metalbox.evidence import Facts, PowerFacts
+from metalbox.evidence import Facts, LifeFacts, PowerFacts
 from metalbox.journal import Entry, Journal, Kind
 from metalbox.labels import fits, read_selector
 from metalbox.machine import Mac, Machine
@@ -38,7 +38,8 @@ Subject = Machine | Mac | None
 class Api:
     """The answers. `status` gives what only the service as a whole knows, `facts` what `why` wants to know of it.
 
-    `power` gathers what is known of a machine's power, in the database's thread; `signer` signs certificates.
+    `power` and `life` gather what is known of a machine's power and round of erasing, in the database's thread;
+    `signer` signs certificates.
     """
 
     def __init__(
@@ -52,7 +53,9 @@ class Api:
         now: Callable[[], float] = time.time,
         power: Callable[[Store, int], PowerFacts] | None = None,
         signer: Signer | None = None,
+        life: Callable[[Store, Machine], LifeFacts] | None = None,
     ) -> None:
+        self._life = life
         self._database = database
         self._journal = journal
         self._leases = leases
@@ -136,6 +139,8 @@ class Api:
         facts = self._facts(machine)
         if machine is not None and self._power is not None:
             facts = dataclasses.replace(facts, power=await self._database.run(self._power, machine.id))
+        if machine is not None and self._life is not None:
+            facts = dataclasses.replace(facts, life=await self._database.run(self._life, machine))
         found = await asyncio.to_thread(why, machine, entries, facts, self._now())
         return web.json_response({"machine": machine.name if machine else str(subject), **dataclasses.asdict(found)})
 

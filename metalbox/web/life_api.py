@@ -15,8 +15,11 @@ from metalbox import inventory, rounds
 from metalbox.config import Erase
 from metalbox.erase.plan import table
 from metalbox.errors import InvalidValue
+from metalbox.evidence import LifeFacts
 from metalbox.lifecycle import Event, State, legal, why_not
+from metalbox.lifefacts import life_facts
 from metalbox.lives import Lives
+from metalbox.machine import Machine
 from metalbox.moves import ERASE, Moved, Steps
 from metalbox.report import clean, read_json, show
 from metalbox.rounds import Wish, from_facts, parse_wish, settled
@@ -133,6 +136,11 @@ class LifeApi:
             "progress": progress,
             "deadline_at": machine.deadline_at,
         }
+
+    def facts(self, store: Store, machine: Machine) -> LifeFacts:
+        """What `why` wants to know; called in the database's thread."""
+        can_power = self._steps.care.can_power(store, machine.id)
+        return life_facts(store, machine, can_power, self._progress, self._now())
 
     async def _said(self, request: web.Request) -> Wish:
         body = await read_body(request)

@@ -130,7 +130,11 @@ async def stack(tmp_path: Path) -> AsyncIterator[Stack]:
 
     firmware = Firmware(Boot(), load_templates(None), recognise, files.get, journal, presence)
     facts = Facts("192.0.2.1")
-    api = Api(database, journal, Leases(()), agents, lambda: {"version": "x"}, lambda machine: facts, signer=signing)
+    lives = LifeApi(database, steward.lives, steward.steps, Erase(), steward.moved, agents.progress_of)
+    api = Api(
+        database, journal, Leases(()), agents, lambda: {"version": "x"}, lambda machine: facts,
+        signer=signing, life=lives.facts,
+    )  # fmt: skip
     power = PowerApi(
         database, switchboard.worker, switchboard.front, switchboard.endpoints, untouchable=steward.untouchable
     )
@@ -138,7 +142,6 @@ async def stack(tmp_path: Path) -> AsyncIterator[Stack]:
     bmcs = BmcApi(database, switchboard.vault, switchboard.front, caretaker)
     lines = Lines(database, switchboard.front, switchboard.endpoints, journal, tmp_path / "consoles", Consoles())
     consoles = ConsoleApi(database, lines)
-    lives = LifeApi(database, steward.lives, steward.steps, Erase(), steward.moved, agents.progress_of)
     counters: Counter[str] = Counter()
     listener = listen_tcp(IPv4Address("127.0.0.1"), 0)
     port = listener.getsockname()[1]
