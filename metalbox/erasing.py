@@ -13,6 +13,7 @@ from typing import Any
 from metalbox import certificates, orders, rounds
 from metalbox.certificaterecords import Signer
 from metalbox.config import Erase
+from metalbox.erase.methods import SECURITY, Method
 from metalbox.erase.order import from_order, to_order
 from metalbox.erase.plan import Verdict
 from metalbox.errors import Refused
@@ -204,10 +205,19 @@ class Erasing:
         if round_ is None or (strange := self._strange(machine, round_, order)):
             raise Refused(f"order {order.id} may not begin: {'; '.join(strange) if round_ else 'nobody wished it'}")
         self._ledger.note_begun(order.id)
+        self._note_locks(store, machine, order)
         is_full = order.data["verify"] == "full"
         seconds = from_order(order.data).limit_seconds(full=is_full, parallel=order.data["parallel"])
         store.machines.set_deadline(order.machine_id, now + CLAIM_SECONDS + PATIENCE * seconds)
         return []
+
+    def _note_locks(self, store: Store, machine: Machine, order: Order) -> None:
+        """Remember which disks an interruption may leave locked: only those are opened again as our own."""
+        known = set(machine.facts.get("locked", ()))
+        able = [row for row in order.data["disks"] if SECURITY & {Method(word) for word in row["methods"]}]
+        locked = known | {row["serial"] or row["wwn"] for row in able}
+        if locked != known:
+            store.machines.save(replace(machine, facts={**machine.facts, "locked": sorted(locked)}))
 
     def progressed(self, store: Store, order: Order, now: float) -> list[Entry]:
         """News of an erase order: what the drives say of the time they still need moves the deadline."""

@@ -83,11 +83,13 @@ class Steps:
         # A kept disk that was taken out is no reason to refuse the others.
         keep = [*said.keep, *rounds.present(disks, (*said.kept, *machine.facts.get("keep", ())))]
         tried = {key: [Method(word) for word in methods] for key, methods in (failed or {}).items()}
-        found = plan(disks, said.level, keep=keep, named=said.named, failed=tried)
+        # An ATA erase of ours that was interrupted leaves its disk locked with a password that the agent knows.
+        ours = machine.facts.get("locked", ())
+        found = plan(disks, said.level, keep=keep, named=said.named, failed=tried, ours=ours)
         # Who has failed by every method is tried by all of them again: a retry was asked for.
         if hopeless := {disk.key for disk in found.of(Verdict.REFUSED)} & set(tried):
             left = {key: methods for key, methods in tried.items() if key not in hopeless}
-            found = plan(disks, said.level, keep=keep, named=said.named, failed=left)
+            found = plan(disks, said.level, keep=keep, named=said.named, failed=left, ours=ours)
         return replace(found, problems=(*found.problems, *rounds.unread(machine)))
 
     def has_begun(self, store: Store, machine: Machine, round_: Round | None) -> bool:

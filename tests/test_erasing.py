@@ -229,6 +229,23 @@ def test_disks_that_cannot_be_erased_keep_the_machine_from_being_ready(site: Sit
     assert "machine" not in kinds(site)
 
 
+def test_a_disk_that_our_own_interrupted_erase_has_locked_is_erased_again(site: Site) -> None:
+    able = {"ata_security": True, "ata_enhanced": True, "write_protected": False}
+    disk_a = disk("A", rotational=True, erasing=able)
+    site.report(disk_a)
+    wish(site, Event.ACCEPT)
+    order = site.erase_order(disk_a)
+    assert any(word.startswith("ata-secure-erase") for word in order.data["disks"][0]["methods"])
+    locked = {**disk_a, "erasing": {**able, "ata_enabled": True, "ata_locked": True}}
+    # Before anything has begun, a locked disk is somebody else's.
+    assert [row.verdict for row in site.steps.plan(site.report(locked), Wish()).disks] == ["refused"]
+    site.report(disk_a)
+    site.claim(order)
+    site.report(locked, boot_id="b2")
+    (again,) = site.poll("b2")
+    assert [row["serial"] for row in again.data["disks"]] == ["A"]
+
+
 def test_a_machine_without_disks_is_available_at_once(site: Site) -> None:
     site.report()
     wish(site, Event.ACCEPT)

@@ -149,8 +149,11 @@ def plan(
     exclude: Collection[str] = (),
     named: Collection[str] = (),
     failed: Mapping[str, Collection[Method]] | None = None,
+    ours: Collection[str] = (),
 ) -> Plan:
     """Decide for each disk. `keep`, `exclude` and `named` are serial numbers or WWNs; `failed` what has failed before.
+
+    `ours` are disks that may be locked because an ATA erase of ours was interrupted: the agent knows that password.
 
     `keep` and `exclude` hold for every disk they fit, `named` only where it fits exactly one.
     """
@@ -182,7 +185,7 @@ def plan(
         why = _left_alone(disk, is_named, is_kept=marks in kept, is_excluded=marks in excluded)
         if why:
             rows.append(_row(disk, Verdict.UNTOUCHED, why))
-        elif why := _impossible(disk, is_named, twins[marks] > 1):
+        elif why := _impossible(disk, is_named, twins[marks] > 1, any(_fits(word, disk) for word in ours)):
             rows.append(_row(disk, Verdict.REFUSED, why))
         else:
             tried = {method for word, methods in (failed or {}).items() if _fits(word, disk) for method in methods}
@@ -237,7 +240,7 @@ def _left_alone(disk: Disk, is_named: bool, *, is_kept: bool, is_excluded: bool)
     return ""
 
 
-def _impossible(disk: Disk, is_named: bool, is_twin: bool) -> str:
+def _impossible(disk: Disk, is_named: bool, is_twin: bool, is_ours: bool) -> str:
     """Why this disk, which must be erased, cannot be, whatever the method; "" when it can."""
     told = disk.erasing
     if is_placeholder_serial(disk.serial) and not disk.wwn.strip():
@@ -257,7 +260,7 @@ def _impossible(disk: Disk, is_named: bool, is_twin: bool) -> str:
         return f"it has no size{detail}"
     if disk.read_only or told.write_protected:
         return "it is write protected: remove the protection, or exclude it"
-    if told.ata_locked:
+    if told.ata_locked and not is_ours:
         return "it is locked with an ATA password: unlock it (`hdparm --security-unlock`), or exclude it"
     return ""
 
