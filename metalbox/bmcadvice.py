@@ -60,6 +60,12 @@ CAUSES: dict[str, Cause] = {
             "power off at the plug for 30 s if it refuses everything",
         ),
     ),
+    "in-use": Cause(
+        "gives its console to somebody else",
+        "a BMC has one console, and another program or person holds it",
+        "whoever holds it, or you, to take it",
+        ("`metalbox console NAME --force` takes it; the other end is told by its BMC, or not at all",),
+    ),
     "wrong-password": Cause(
         "does not take our account",
         "the password was changed, the account is locked or lacks the right to log in this way",

@@ -20,6 +20,9 @@ from metalbox.power.orders import Verb
 from metalbox.store import Database, Store, sqlite_url
 from metalbox.switchboard import Switchboard
 
+# How much later than it left a packet may be heard here.
+LATE_SECONDS = 0.3
+
 
 @pytest.fixture
 def wire() -> Iterator[socket.socket]:
@@ -77,8 +80,8 @@ async def test_two_racks_are_switched_on_within_their_budgets(budgeted: Switchbo
         assert len(times) == 10
         for first in range(10):
             for last in range(first, 10):
-                # One more: a packet may be heard late on a busy computer, which brings it nearer to the next.
-                assert last - first + 1 <= 2 + 1 + (times[last] - times[first]) * 5.0
+                # A packet may be heard late on a busy computer, which brings it nearer to the next.
+                assert last - first + 1 <= 2 + 1 + (times[last] - times[first] + LATE_SECONDS) * 5.0
     assert max(woken["r0"][0], woken["r1"][0]) < min(woken["r0"][-1], woken["r1"][-1]), "no rack waits for the other"
     lines = [entry.text for entry in board._journal.pending if "waits for its turn" in entry.text]
     assert len(lines) == 20 - 2 * 2

@@ -179,6 +179,8 @@ class Desk:
         if breaker.code == "hung":
             seconds *= PATIENCE
         task: asyncio.Future[T] = asyncio.ensure_future(_called(link, call))
+        # Who asked may be cancelled in the same moment in which it fails.
+        task.add_done_callback(_taken)
         try:
             await asyncio.wait({task}, timeout=seconds)
         finally:
@@ -202,7 +204,6 @@ class Desk:
         self.counters["given up"] += 1
         # Two commands at one BMC at once are worse than one that waits: what does not end keeps the desk closed.
         self._stuck = (task, self._clock.tick())
-        task.add_done_callback(_taken)
         await asyncio.wait({task}, timeout=GRACE_SECONDS)
 
     def _refuse_while_stuck(self) -> None:
@@ -251,7 +252,7 @@ async def _called(link: Link, call: Callable[[Power], Awaitable[T]]) -> T:
 
 
 def _taken(task: asyncio.Future[T]) -> None:
-    """Look at what an abandoned task ended with, so that nobody warns that nobody did."""
+    """Look at what a task ended with, so that nobody warns that nobody did."""
     if not task.cancelled():
         task.exception()
 
