@@ -58,6 +58,8 @@ class DriveWork:
         target = self.target
         target.ended = target.kernel.clock()
         target.phase = "done" if result == "erased" else "failed"
+        if result == "erased":
+            target.percent = 100.0
         disk = target.disk or target.row
         return {
             **{key: disk.get(key, "") for key in FACTS},

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import argparse
 import sys
-import time
 from collections.abc import Sequence
 from typing import Any
 
-from metalbox.cli import choice, client, output, selectors
+from metalbox.cli import choice, client, following, output, selectors
 from metalbox.errors import MetalboxError, Refused
 
 VERBS = {
@@ -26,9 +25,7 @@ VERBS = {
     "forget": "remove a machine from the inventory",
 }
 DESTRUCTIVE = frozenset({"accept", "erase", "release", "retire", "retry"})
-WORKING = ("erasing", "retiring")
 WAIT_SECONDS = 24 * 3600
-LOOK_SECONDS = 1.0
 
 
 def add_parser(verbs: Any) -> None:
@@ -134,7 +131,7 @@ def run(args: argparse.Namespace) -> int:
         print(output.printable(f"{answer['machine']}: {answer['pending'] or 'is ' + answer['state']}"))
     if getattr(args, "wait", None) is None or not done:
         return 4 if failures else 0
-    return max(4 if failures else 0, _follow(args, done))
+    return max(4 if failures else 0, following.follow(args.socket, done, args.wait))
 
 
 def run_approve(args: argparse.Namespace) -> int:
@@ -191,77 +188,23 @@ def _plan_text(found: Any) -> str:
     total = f", about {output.duration(found['seconds'])}" if found["seconds"] else ""
     if not rows:
         return f"{output.printable(head)}: it has no disk"
-    columns = ("DISK", "MODEL", "SIZE", "WAY", "METHOD", "ABOUT", "STANDARD", "WHY")
+    columns = ("DISK", "MODEL", "SIZE", "BY", "METHOD", "ABOUT", "STANDARD", "WHY")
     text = f"{output.printable(head)}{total}\n{output.table(columns, rows)}"
     return "\n".join([text, *(output.printable(f"problem: {line}") for line in found["problems"])])
+
+
+def _count(disks: int) -> str:
+    return "1 disk" if disks == 1 else f"{disks} disks"
 
 
 def _confirm(verb: str, names: Sequence[str], disks: int) -> None:
     """Ask for the machine's name, or for the number of machines. Raises Refused."""
     expected = names[0] if len(names) == 1 else str(len(names))
-    what = (
-        f"{verb}: {disks} disk(s) of {len(names)} machine(s) are lost" if disks else f"{verb} {len(names)} machine(s)"
-    )
+    machines = names[0] if len(names) == 1 else f"{len(names)} machines"
+    what = f"{verb}: all that is on {_count(disks)} of {machines} is lost" if disks else f"{verb}: {machines}"
     asked = "the machine's name" if len(names) == 1 else "the number of machines"
     if not sys.stdin.isatty():
         raise Refused(f"{what}: add --yes, for there is no terminal to ask at")
     print(f"{what}. Type {asked} to go on: ", end="", file=sys.stderr, flush=True)
     if sys.stdin.readline().strip() != expected:
         raise Refused("not confirmed: nothing was done")
-
-
-def _follow(args: argparse.Namespace, names: Sequence[str]) -> int:
-    """Show how far each is until all rest or have a fault; exit code 1 for a fault, 5 when the time is over."""
-    deadline = time.monotonic() + args.wait
-    left, worst = list(names), 0
-    last: dict[str, str] = {}
-    is_terminal = sys.stdout.isatty()
-    while left:
-        lines = []
-        for name in list(left):
-            row = client.call(args.socket, "GET", f"/api/v1/machines/{client.segment(name)}/life")
-            text = output.printable(_life_text(row))
-            if row["fault"] or row["state"] not in WORKING:
-                left.remove(name)
-                worst = max(worst, 1 if row["fault"] else 0)
-                print(("\r\033[K" if is_terminal else "") + f"{name}: {text}")
-                for line in (row["fault"] or {}).get("evidence", ()):
-                    print(f"  {output.printable(line)}")
-            elif is_terminal:
-                lines.append(f"{name}: {text}")
-            elif text != last.get(name):
-                print(f"{name}: {text}", flush=True)
-            last[name] = text
-        if lines:
-            print("\r\033[K" + " | ".join(lines)[:160], end="", flush=True)
-        if left and time.monotonic() >= deadline:
-            print(f"\nnot done within {args.wait} s: {', '.join(left)}; it goes on", file=sys.stderr)
-            return 5
-        if left:
-            time.sleep(LOOK_SECONDS)
-    return worst
-
-
-def _life_text(row: Any) -> str:
-    """One line: the fault, the state of rest, or how far each disk is."""
-    if row["fault"]:
-        return f"{row['state']}, fault: {row['fault']['text']}"
-    if row["state"] not in WORKING:
-        return f"is {row['state']}"
-    if row["held"]:
-        return f"{row['state']}, held: {row['held']}"
-    disks = row["progress"].get("disks", {}) if row["begun"] else {}
-    if not disks:
-        return (
-            f"{row['state']}: the agent looks at the disks" if row["order"] else f"{row['state']}: waits for its agent"
-        )
-    parts = [_disk_text(name, disk) for name, disk in disks.items()]
-    return f"{row['state']}: {', '.join(parts)}"
-
-
-def _disk_text(name: str, disk: Any) -> str:
-    percent = disk.get("percent")
-    much = f" {percent:.0f}%" if isinstance(percent, int | float) and disk.get("phase") in ("erase", "verify") else ""
-    left = disk.get("left")
-    rest = f" ({output.duration(left)} left)" if isinstance(left, int | float) and left > 0 else ""
-    return f"{name} {disk.get('phase', '')}{much}{rest}"
