@@ -47,7 +47,7 @@ def run_list(args: argparse.Namespace) -> int:
     rows = [
         (
             machine["name"],
-            machine["state"] + (" CONFLICT" if machine["conflict"] else ""),
+            _state(machine),
             machine["mode"] or "-",
             " ".join(filter(None, (machine["vendor"], machine["product"]))) or "-",
             machine["serial"] or "-",
@@ -96,6 +96,11 @@ def render(machine: Row) -> Iterator[str]:
     yield f"{machine['name']}  {machine['state']}"
     if machine["conflict"]:
         yield f"  CONFLICT    {machine['conflict']}"
+    if fault := machine.get("fault"):
+        yield f"  FAULT       {fault['text']} ({fault['code']}, {output.ago(fault['at'])})"
+        yield from _section("", list(fault["evidence"]))
+    if machine.get("held"):
+        yield f"  HELD        {machine['held']}"
     yield from _facts(
         ("model", _join(system["vendor"], system["product"], system["version"])),
         ("serial", system["serial"]),
@@ -113,13 +118,24 @@ def render(machine: Row) -> Iterator[str]:
     )
     yield from _cpus(hardware)
     yield from _section("memory", _dimms(hardware))
-    yield from _section("disks", _disks(hardware["disks"]))
+    yield from _section("disks", _disks(hardware["disks"], machine.get("facts", {}).get("keep", ())))
     yield from _section("nics", _nics(hardware["nics"]))
     gpus = [pci for pci in hardware["pci"] if pci["class_code"][:2] in ("03", "12")]
     yield from _section("gpus", [_pci(pci) for pci in gpus])
     if hardware["bmc"]:
         yield from _facts(("bmc", _bmc(hardware["bmc"])))
     yield f"  pci         {len(hardware['pci'])} functions (-o json lists them)"
+
+
+def _state(machine: Row) -> str:
+    """The state, and what stands in its way."""
+    fault = machine.get("fault")
+    notes = (
+        "CONFLICT" if machine["conflict"] else "",
+        f"FAULT {fault['code']}" if fault else "",
+        "HELD" if machine.get("held") else "",
+    )
+    return _join(machine["state"], *notes)
 
 
 def _facts(*rows: tuple[str, str]) -> Iterator[str]:
@@ -160,17 +176,41 @@ def _dimms(hardware: Row) -> list[str]:
     return rows
 
 
-def _disks(disks: list[Row]) -> list[str]:
+def _disks(disks: list[Row], kept: Sequence[str]) -> list[str]:
     cells = []
     for disk in disks:
         kind = {True: "spinning", False: "solid", None: ""}[disk["rotational"]]
         health = disk["health"]
         worn = f"{health['wear_percent']}% worn" if health["wear_percent"] is not None else ""
         flags = [word for word, on in (("removable", disk["removable"]), ("read-only", disk["read_only"])) if on]
-        notes = ", ".join(filter(None, (kind, health["status"], worn, *flags)))
+        is_kept = any(mark and mark in kept for mark in (disk["serial"], disk["wwn"]))
+        told = _abilities(disk.get("erasing"))
+        notes = ", ".join(filter(None, ("KEPT" if is_kept else "", kind, health["status"], worn, *flags, *told)))
         serial = disk["serial"] or disk["wwn"] or "no serial"
         cells.append((disk["name"], output.size(disk["size_bytes"]), disk["transport"], disk["model"], serial, notes))
     return _columns(cells)
+
+
+def _abilities(told: Row | None) -> list[str]:
+    """What a disk says that it can do about its data, and what is in the way of that."""
+    if told is None:
+        return []
+    sanitize = [*told["nvme_sanitize"], *told["ata_sanitize"], *told["scsi_sanitize"]]
+    secure = told["ata_security"] and ("enhanced secure erase" if told["ata_enhanced"] else "secure erase")
+    found = [
+        f"sanitize {'/'.join(sanitize)}" if sanitize else "",
+        f"format {'/'.join(told['nvme_format'])}" if told["nvme_format"] else "",
+        secure,
+        "discard with zeroes" if told["discard_zeroes"] else "",
+        "WRITE PROTECTED" if told["write_protected"] else "",
+        "LOCKED" if told["ata_locked"] else "",
+        "frozen" if told["ata_frozen"] else "",
+        f"sanitize {told['sanitizing']}" if told["sanitizing"] else "",
+        "virtual media" if told["virtual_media"] else "",
+        "several paths" if told["multipath"] else "",
+        f"used by {', '.join(told['holders'])}" if told["holders"] else "",
+    ]
+    return [text for text in found if text]
 
 
 def _nics(nics: list[Row]) -> list[str]:
