@@ -26,6 +26,8 @@ from metalbox.timeline import Entry, Kind
 ERASE, ACCOUNT, POWER_OFF = "erase", "bmc-account", "power-off"
 # A machine whose agent is silent for so long is started (again); a server's firmware needs up to 15 minutes.
 RESTART_SECONDS = 1200.0
+# An agent that has begun to switch its machine off may speak for so long.
+OFF_SECONDS = 10.0
 # Starts by us in one round; then a person must look.
 MAX_BOOTS = 3
 
@@ -34,7 +36,7 @@ class Care(Protocol):
     """What the lives need of the power part; called in the database's thread."""
 
     def can_power(self, store: Store, machine_id: int) -> bool: ...
-    def is_off(self, machine_id: int) -> bool: ...
+    def is_off(self, machine_id: int, since: float = 0.0) -> bool: ...
     def order_account(self, store: Store, machine_id: int, now: float) -> Order | None: ...
     def account_state(self, store: Store, machine_id: int) -> str: ...
 
@@ -173,6 +175,10 @@ class Steps:
         if Action.ORDER_REPORT in actions:
             store.orders.add(machine.id, Event.REPORT, move.now)
         if Action.WORK in actions and round_ is not None:
+            for order in store.orders.open_of(machine.id):
+                if order.verb == POWER_OFF:
+                    # Whoever boots now would be switched off in the middle of it.
+                    store.orders.finish(order.id, {"closed": text[:200]}, move.now)
             self.start_agent(store, move, round_)
         if Action.POWER_OFF in actions:
             self.power_off(store, move)
@@ -183,7 +189,7 @@ class Steps:
         if machine.conflict:
             return  # nobody knows which of the two boxes would be switched
         is_current = machine.facts.get("agent", {}).get("version") == self._version
-        if now - machine.last_seen <= ALIVE_SECONDS and is_current and machine.boot_id:
+        if is_current and self._is_there(store, machine, now):
             move.wake = machine.boot_id
             return
         if round_.boots >= MAX_BOOTS or (round_.boots and now - round_.booted_at < RESTART_SECONDS):
@@ -206,6 +212,18 @@ class Steps:
             return
         move.machine = replace(machine, facts={**machine.facts, rounds.FACT: to_facts(round_)})
         store.machines.save(move.machine)
+
+    def _is_there(self, store: Store, machine: Machine, now: float) -> bool:
+        """Whether an agent runs on it, as far as is known: one that spoke lately, and was not switched off since."""
+        if not machine.boot_id or now - machine.last_seen > ALIVE_SECONDS:
+            return False
+        if self.care.is_off(machine.id, machine.last_seen):
+            return False
+        order = store.orders.newest_of(machine.id, POWER_OFF)
+        is_going = (
+            order is not None and order.claimed_at is not None and machine.last_seen < order.claimed_at + OFF_SECONDS
+        )
+        return not is_going
 
     def power_off(self, store: Store, move: Move) -> None:
         """It rests switched off: by its BMC, else by its agent."""

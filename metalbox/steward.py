@@ -65,7 +65,7 @@ class Steward:
         self._changed = changed
         self._news = asyncio.Event()
         self._touched: set[int] = set()
-        ledger = Ledger.open(data_dir)
+        self.ledger = ledger = Ledger.open(data_dir)
         self.steps = Steps(self, __version__)
         self.lives = Lives(self.steps, settings, rules, ledger)
         self.erasing = Erasing(self.steps, settings, ledger, signer, lambda: secrets.token_hex(16), self._went_on)
@@ -79,9 +79,10 @@ class Steward:
         """Whether something is known that switches this machine."""
         return bool(self._switchboard.endpoints(store, machine_id))
 
-    def is_off(self, machine_id: int) -> bool:
-        """Whether the machine was last seen switched off."""
-        return self._switchboard.front.observation(machine_id).state is PowerState.OFF
+    def is_off(self, machine_id: int, since: float = 0.0) -> bool:
+        """Whether the machine was seen switched off when it was last looked at, after `since`."""
+        seen = self._switchboard.front.observation(machine_id)
+        return seen.state is PowerState.OFF and seen.at > since
 
     def order_account(self, store: Store, machine_id: int, now: float) -> Order | None:
         """Order metalbox's account at the machine's BMC, where there is none."""

@@ -59,7 +59,7 @@ class Care:
     def can_power(self, store: Store, machine_id: int) -> bool:
         return self.has_power
 
-    def is_off(self, machine_id: int) -> bool:
+    def is_off(self, machine_id: int, since: float = 0.0) -> bool:
         return self.off
 
     def order_account(self, store: Store, machine_id: int, now: float) -> Order | None:

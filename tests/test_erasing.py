@@ -72,7 +72,31 @@ def test_without_a_bmc_the_agent_switches_it_off(site: Site) -> None:
     site.claim(order)
     site.done(order, outcome(order))
     assert site.machine.state == "available"
-    assert [told.verb for told in site.poll()] == ["power-off"]
+    (off,) = site.poll()
+    assert off.verb == "power-off"
+    site.claim(off)
+    site.done(off, {"done": True})
+    # It spoke a moment ago, and is gone all the same.
+    wish(site, Event.ERASE)
+    assert site.texts(Kind.LIFE)[-1] == "nothing is known that switches it: please start it from the network"
+
+
+def test_an_order_to_switch_off_that_nobody_took_ends_with_the_next_round(site: Site) -> None:
+    site.care.has_power = False
+    wish(site, Event.ACCEPT)
+    order = site.erase_order(A, B)
+    site.claim(order)
+    site.done(order, outcome(order))
+    wish(site, Event.ERASE)
+    assert [told.verb for told in site.poll()] == ["report"]
+
+
+def test_a_machine_that_was_seen_off_is_started(site: Site) -> None:
+    site.care.off = True
+    (number,) = wish(site, Event.ACCEPT).power_orders
+    with site.store.transaction():
+        saved = site.store.power_orders.get(number)
+    assert saved is not None and str(saved.order.verb) == "cycle"
 
 
 def test_the_account_comes_before_the_disks(site: Site) -> None:
