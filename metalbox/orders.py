@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hmac
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from types import MappingProxyType
 from typing import Any
 
@@ -81,7 +82,7 @@ def progressed(
         store.machines.saw(order.machine_id, now)
         store.orders.set_progress(number, progress)
         _follow(store, number, follow, now)
-        return order
+        return replace(order, progress=progress)
 
 
 def done(
