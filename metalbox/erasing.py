@@ -21,7 +21,7 @@ from metalbox.identity import ALIVE_SECONDS
 from metalbox.ledger import Ledger
 from metalbox.lifecycle import WORKING, Event, State, may_erase, step
 from metalbox.machine import Fault, Machine
-from metalbox.moves import ACCOUNT, ERASE, Move, Moved, Steps
+from metalbox.moves import ACCOUNT, ERASE, RESTORED, Move, Moved, Steps
 from metalbox.orderrecords import Order
 from metalbox.rounds import (
     Round,
@@ -323,4 +323,5 @@ class Erasing:
                 self._steps.fail(store, move, Event.TIMEOUT, Fault("restored", text, now))
                 done.append(move.done(store))
             store.orders.count(ERASE, self._ledger.last_order)
+            store.orders.count(RESTORED, int(now))
         return done

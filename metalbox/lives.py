@@ -18,7 +18,7 @@ from metalbox.inventory import find, order_report
 from metalbox.ledger import Ledger
 from metalbox.lifecycle import DESTRUCTIVE, WORKING, Action, Event, State, wish
 from metalbox.machine import Disk, Machine
-from metalbox.moves import ERASE, Move, Moved, Steps
+from metalbox.moves import ERASE, RESTORED, Move, Moved, Steps
 from metalbox.rounds import (
     Marks,
     Round,
@@ -37,6 +37,9 @@ from metalbox.timeline import Kind
 
 # A wish beyond the hourly limit waits so long for a second person.
 APPROVAL_SECONDS = 24 * 3600.0
+# After a copy of the database was restored no rule erases a machine for so long: it may have been accepted, and given
+# away, after the copy was made. By then whoever misses a machine has said so.
+RULES_REST_SECONDS = 30 * 86_400.0
 
 
 class Lives:
@@ -170,6 +173,11 @@ class Lives:
             move = Move(machine, now)
             if chosen.policy is Policy.MANUAL:
                 move.tell(Kind.LIFE, f"left to a person: {chosen.reason}", {"policy": str(chosen.policy)})
+                return move.done(store)
+            restored = store.orders.counter(RESTORED)
+            if chosen.policy is Policy.ACCEPT and restored and now < restored + RULES_REST_SECONDS:
+                why_not = "the database is a copy that was restored: a machine that is new to it may be in use"
+                move.tell(Kind.LIFE, f"left to a person: {chosen.reason} says accept, but {why_not}")
                 return move.done(store)
             said = Wish(
                 chosen.level or self._settings.level, self._settings.verify, operator="rule", reason=chosen.reason

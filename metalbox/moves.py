@@ -24,6 +24,8 @@ from metalbox.store import Store
 from metalbox.timeline import Entry, Kind
 
 ERASE, ACCOUNT, POWER_OFF = "erase", "bmc-account", "power-off"
+# The counter that holds when a copy of the database was found to have been restored (Unix time); 0 is never.
+RESTORED = "restored"
 # A machine whose agent is silent for so long is started (again); a server's firmware needs up to 15 minutes.
 RESTART_SECONDS = 1200.0
 # An agent that has begun to switch its machine off may speak for so long.

@@ -10,13 +10,15 @@ from typing import Any
 
 import pytest
 
-from metalbox.erasing import ACCOUNT_SECONDS
+from metalbox import inventory
+from metalbox.erasing import ACCOUNT_SECONDS, Erasing
 from metalbox.errors import Refused
+from metalbox.identity import ALIVE_SECONDS
 from metalbox.lifecycle import BOOT_SECONDS, Event
 from metalbox.moves import RESTART_SECONDS, Moved, is_untouchable
 from metalbox.rounds import Wish, from_facts
 from metalbox.timeline import Kind
-from tests.erasures import Site, disk, outcome, verification
+from tests.erasures import Site, disk, outcome, report, verification
 
 A, B = disk("A"), disk("B")
 
@@ -422,3 +424,52 @@ def test_a_crash_between_ledger_and_database_is_no_restored_copy(site: Site) -> 
     site.claim(order)
     site.done(order, outcome(order))
     assert site.machine.state == "available"
+
+
+@pytest.mark.parametrize(
+    ("problems", "pci", "sentence"),
+    [
+        (["disks: no answer within 30 s"], [], "the agent could not read the disks: no answer within 30 s"),
+        (
+            [],
+            [{"address": "0000:03:00.0", "class_code": "010400", "vendor_id": "1000", "device_id": "005d"}],
+            "the storage controller at 0000:03:00.0 (005d) has no driver in the agent: it may have disks",
+        ),
+    ],
+)
+def test_a_machine_whose_disks_may_be_hidden_is_not_available(
+    site: Site, problems: list[str], pci: list[dict[str, Any]], sentence: str
+) -> None:
+    site.report()
+    wish(site, Event.ACCEPT)
+    site.poll()
+    site.now += 1
+    document = report()
+    document["problems"] = problems
+    document["hardware"]["pci"] = pci
+    inventory.report(site.store, document, "192.0.2.100", site.now)
+    site.poll()
+    fault = site.machine.fault
+    assert fault is not None and (fault.code, fault.evidence) == ("cannot-erase", (sentence,))
+    assert site.machine.state == "erasing"
+
+
+def test_nobody_is_silent_right_after_a_jump_of_the_clock(site: Site) -> None:
+    wish(site, Event.ACCEPT)
+    later = site.now + 86_400
+    assert site.erasing.tick(site.store, later, 86_400) == []
+    assert site.erasing.tick(site.store, later + 30) == []
+    (moved,) = site.erasing.tick(site.store, later + ALIVE_SECONDS + 1)
+    assert len(moved.power_orders) == 1
+
+
+def test_what_a_poll_leads_to_is_told(site: Site) -> None:
+    told: list[int] = []
+    site.erasing = Erasing(site.steps, site.settings, site.ledger, site.key, lambda: "ab" * 16, told.append)
+    site.report()
+    wish(site, Event.ACCEPT)
+    site.poll()
+    assert told == []
+    site.report()
+    site.poll()
+    assert (told, site.machine.state) == ([site.machine.id], "available")

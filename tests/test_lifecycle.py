@@ -24,6 +24,7 @@ from metalbox.lifecycle import (
     may_erase,
     rows,
     step,
+    why_not,
     wish,
 )
 from metalbox.machine import Fault, Machine
@@ -158,6 +159,12 @@ def test_the_readme_shows_this_table() -> None:
     text = Path(__file__).parents[1].joinpath("README.md").read_text()
     found = re.findall(r"^\| (\S+) \| ([A-Z_]+) \| ([a-z ]+?) \| ?(.*?) ?\|$", text, re.MULTILINE)
     assert found == rows()
+
+
+def test_why_a_wish_would_be_refused() -> None:
+    assert why_not(machine(State.AVAILABLE), Event.ERASE) == ""
+    assert why_not(machine(State.AVAILABLE), Event.ACCEPT).startswith("accept is not possible in state available")
+    assert "has begun" in why_not(machine(State.ERASING), Event.CANCEL, has_begun=True)
 
 
 def test_legal_wishes_are_sorted_words() -> None:

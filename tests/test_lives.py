@@ -13,11 +13,11 @@ from metalbox.config import AcceptRule, Policy
 from metalbox.erase.methods import Level
 from metalbox.errors import NotFound, Refused
 from metalbox.lifecycle import Event
-from metalbox.lives import APPROVAL_SECONDS
+from metalbox.lives import APPROVAL_SECONDS, RULES_REST_SECONDS
 from metalbox.moves import Moved
 from metalbox.rounds import Wish, from_facts
 from metalbox.timeline import Kind
-from tests.erasures import Site, disk
+from tests.erasures import Site, disk, report
 
 A, B = disk("A"), disk("B")
 
@@ -217,3 +217,37 @@ def test_a_rule_accepts_with_its_own_level_and_only_once(tmp_path: Path) -> None
     round_ = from_facts(site.machine.facts)
     assert round_ is not None and (round_.wish.level, round_.wish.operator) == (Level.PURGE, "rule")
     site.store.close()
+
+
+def test_after_a_copy_was_restored_no_rule_erases(tmp_path: Path) -> None:
+    """What is new to the copy may have been accepted after it was made, and be in use since."""
+    site = Site(tmp_path, rules=(AcceptRule(name="all", policy=Policy.ACCEPT, vendor="*"),))
+    site.ledger.note_order(7, 6)
+    site.erasing.after_restart(site.store, site.now)
+    site.report(A)
+    assert site.machine.state == "discovered"
+    assert site.texts(Kind.LIFE)[-1].endswith(
+        "says accept, but the database is a copy that was restored: a machine that is new to it may be in use"
+    )
+    wish(site, Event.FORGET)
+    site.now += RULES_REST_SECONDS
+    site.report(A)
+    assert site.machine.state == "erasing"
+    site.store.close()
+
+
+def test_nothing_is_wished_of_disks_that_could_not_be_read(site: Site) -> None:
+    document = report(boot_id="b1")
+    document["problems"] = ["disks: no answer within 30 s"]
+    inventory.report(site.store, document, "192.0.2.100", site.now)
+    with pytest.raises(Refused, match="the agent could not read the disks: no answer within 30 s"):
+        wish(site, Event.ACCEPT)
+    assert site.ledger.wished(site.now) == 0
+
+
+def test_a_machine_in_conflict_is_not_switched(site: Site) -> None:
+    wish(site, Event.ACCEPT)
+    site.report(A, boot_id="b2", mac="52:54:00:00:00:0c", serial="SN2002")
+    assert site.machine.conflict
+    for moved in site.erasing.tick(site.store, site.now + 600):
+        assert moved.power_orders == ()

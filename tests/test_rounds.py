@@ -20,6 +20,9 @@ from metalbox.rounds import (
     from_facts,
     outcome_fault,
     parse_wish,
+    person,
+    present,
+    settled,
     surprises,
     to_facts,
     words,
@@ -124,3 +127,32 @@ def test_disks_by_any_mark() -> None:
 def test_sentences() -> None:
     assert words(Event.ERASE, Wish(operator="alice", reason="sold")) == "erase at level clear, by alice (sold)"
     assert words(Event.ADOPT, Wish()) == "adopt"
+
+
+def test_what_a_verb_means_where_nothing_was_said() -> None:
+    open_ = parse_wish({}, "alice", Level.CLEAR, "sample")
+    assert settled(Event.RETIRE, open_, None).level is Level.PURGE
+    assert settled(Event.ERASE, open_, None) == Wish(operator="alice")
+    chosen = parse_wish({"level": "clear"}, "alice", Level.PURGE, "sample")
+    assert settled(Event.RETIRE, chosen, None).level is Level.CLEAR
+    first = Round("retire", 1.0, "deployed", Wish(Level.PURGE, "full", keep=("A",), named=("U",), kept=("B",)))
+    again = settled(Event.RETRY, open_, first)
+    assert (again.level, again.verify, again.named, again.keep, again.kept) == (
+        *(Level.PURGE, "full", ("U",), ()),
+        ("B", "A"),
+    )
+    assert settled(Event.RETRY, again, first) == again
+    other = parse_wish({"level": "clear", "verify": "sample", "named": ["A"], "keep": ["U"]}, "", Level.PURGE, "full")
+    other = settled(Event.RETRY, other, first)
+    assert (other.level, other.verify, other.named, other.keep) == (Level.CLEAR, "sample", ("A",), ("U",))
+    assert other.kept == ("B",)
+
+
+def test_marks_are_understood_as_the_plan_does() -> None:
+    disks = [Disk(serial="S1", wwn="naa.5000c500a")]
+    assert present(disks, ["s1", "0x5000C500A", "S2", "s1"]) == ["s1", "0x5000C500A"]
+
+
+def test_one_person_has_one_name() -> None:
+    assert person("alice (root)") == person("alice") == "alice"
+    assert person("root") != person("alice")
