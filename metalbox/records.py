@@ -15,9 +15,11 @@ import sqlalchemy as sa
 
 from metalbox.machine import Fault, Mac, Machine, swap_uuid
 from metalbox.report import parse_hardware
-from metalbox.schema import certificates, events, machines, macs
+from metalbox.schema import certificates, counters, events, machines, macs
 
 MAX_BIGINT = 2**63 - 1
+# The counter of the machines' ids.
+COUNTER = "machine"
 
 
 def dump(value: Any) -> str:
@@ -151,10 +153,19 @@ class Machines:
         return dataclasses.replace(machine, last_seen=seen) if seen > machine.last_seen else machine
 
     def add(self, machine: Machine) -> Machine:
-        """Insert a machine, whose `id` is ignored; returns it with its new id."""
-        result = self._connection.execute(sa.insert(machines).values(row_from_machine(machine)))
-        assert result.inserted_primary_key is not None
-        stored = dataclasses.replace(machine, id=result.inserted_primary_key[0])
+        """Insert a machine, whose `id` is ignored; returns it with its new id, which no machine has had.
+
+        SQLite gives the id of a row that was deleted again, and what is remembered by it (who polls, whether it is
+        off) would be another machine's.
+        """
+        highest = self._connection.execute(sa.select(sa.func.max(machines.c.id))).scalar() or 0
+        is_counter = counters.c.name == COUNTER
+        counted = self._connection.execute(sa.select(counters.c.value).where(is_counter)).scalar()
+        number = max(highest, counted or 0) + 1
+        change = sa.insert(counters).values(name=COUNTER) if counted is None else sa.update(counters).where(is_counter)
+        self._connection.execute(change.values(value=number))
+        self._connection.execute(sa.insert(machines).values(id=number, **row_from_machine(machine)))
+        stored = dataclasses.replace(machine, id=number)
         self._save_macs(stored)
         return stored
 
@@ -190,7 +201,7 @@ class Machines:
         self._connection.execute(sa.update(machines).where(machines.c.id == number).values(deadline_at=deadline_at))
 
     def delete(self, number: int) -> None:
-        """Delete a machine. Its lines and certificates stay, and belong to no machine: its id may be given again."""
+        """Delete a machine. Its lines and certificates stay, and belong to no machine."""
         for table in (events, certificates):
             self._connection.execute(sa.update(table).where(table.c.machine_id == number).values(machine_id=None))
         self._connection.execute(sa.delete(macs).where(macs.c.machine_id == number))

@@ -219,3 +219,20 @@ async def test_who_boots_right_after_a_decision_is_told_by_it(stack: Stack) -> N
     assert (await post(stack, "forget", {"force": True}, name="sn12345"))[0] == 200
     service.changed(*stack.changed[-1])
     assert known == {}
+
+
+async def test_an_agent_whose_machine_was_forgotten_reports_anew(stack: Stack) -> None:
+    await present(stack, A)
+    await poll(stack)
+    assert (await post(stack, "forget"))[0] == 200
+    # It still polls and writes its log; what it says belongs to nobody, and holds up no other line.
+    async with stack.http.post("/agent/v1/log", json={"boot_id": "b1", "mac": "", "lines": ["hello"]}) as answer:
+        assert answer.status == 200
+    async with stack.http.get("/agent/v1/orders", params={"boot_id": "b1", "run": "r1", "wait": "0"}) as answer:
+        assert answer.status == 404
+    texts = [entry.text for entry in await stack.entries()]
+    assert "hello" in texts
+    await present(stack, disk("Z"))
+    assert (await life(stack))["state"] == "discovered"
+    # No machine gets the id of another: whoever remembers it by that would take it for the first.
+    assert (await stack.database.run(inventory.find, NAME)).id == 2
