@@ -1,0 +1,187 @@
+"""DHCP side by side: exchanges a second that are safe on disk, their cost and their latency."""
+
+from __future__ import annotations
+
+import subprocess
+import time
+from collections.abc import Mapping
+from pathlib import Path
+
+from bench.beside import packages, peers, perfdhcp, population
+from bench.beside.figures import Results
+from bench.beside.rounds import Run
+from bench.beside.servers import METALBOX, Metered, Recipe, Running, metalbox, metered
+from bench.beside.wire import CLIENT, SERVER
+
+PROGRAMS = ("kea-dhcp4", "perfdhcp", "dnsmasq", "dhcpd", "gcc")
+COLUMNS = ("per_second", "cpu_us", "p50_ms", "p99_ms", "retries", "lost", "duplicates", "rss_mb")
+DIRECT = "64 in flight, PXE on wire"
+CLOSED, WITNESS, AT_80, FULL_TABLE = "64 in flight", "perfdhcp", "80% of kea-st", "100k leases"
+SECONDS = 4.0
+IN_FLIGHT = 64
+LEASES = 100_000
+EMPTY, FULL = "metalbox, empty", "metalbox, 100k leases"
+# perfdhcp is asked for these rates in turn; what it loses less than this of is served.
+WITNESS_RATES = (500, 1000, 2000, 4000, 6000, 8000, 11000, 15000, 20000)
+WITNESS_SECONDS = 3
+LOST_PERCENT = 1.0
+# Clients that only ask whether the server is there, far from those of the load.
+PROBES = 3_000_000_000
+
+
+def recipes(programs: Mapping[str, str], sockets: str = "udp") -> dict[str, Recipe]:
+    """metalbox and every peer at hand; `sockets` is Kea's way to listen."""
+    found = {METALBOX: metalbox()}
+    if "kea-dhcp4" in programs:
+        found["kea-st"] = peers.kea(programs["kea-dhcp4"], threads=0, sockets=sockets)
+        found["kea-mt"] = peers.kea(programs["kea-dhcp4"], threads=2, sockets=sockets)
+    if "dnsmasq" in programs:
+        found["dnsmasq"] = peers.dnsmasq_dhcp(programs["dnsmasq"])
+    if "dhcpd" in programs:
+        found["isc-dhcpd"] = peers.isc_dhcpd(programs["dhcpd"])
+    return found
+
+
+def is_answering(run: Run) -> bool:
+    """One exchange."""
+    figures = run.wire.load("dhcpload", relay=CLIENT, seconds=0.3, most=1, first=PROBES, in_flight=1)
+    return bool(figures["exchanges"])
+
+
+def sample(measured: Metered) -> dict[str, float]:
+    """The figures of the table."""
+    exchanges = max(measured.figures["exchanges"], 1)
+    return {**measured.figures, "cpu_us": 1e6 * measured.cpu / exchanges, "rss_mb": measured.rss}
+
+
+def most_of(name: str) -> int:
+    """How many clients there are addresses for."""
+    return peers.SMALL_POOL_SIZE - 10 if name == "isc-dhcpd" else 250_000
+
+
+def measure(run: Run) -> Results:
+    """All cases. Each server is started afresh for each round, so that none has leases from before."""
+    programs = packages.ensure(PROGRAMS)
+    results = Results("dhcp")
+    servers = recipes(programs)
+    for number in run.rounds():
+        for name, recipe in run.turns(servers, number):
+            with run.start(recipe) as server:
+                server.until(lambda: is_answering(run))
+                with run.profiled(server, f"dhcp-{name}"):
+                    figures = metered(server, lambda name=name: closed(run, name))  # type: ignore[misc]
+                results.add(CLOSED, name, run.told(CLOSED, name, sample(figures)))
+    direct(run, results, recipes(programs, "raw"))
+    growth(run, results)
+    if results.has(CLOSED, "kea-st"):
+        at_80(run, results, {name: servers[name] for name in (METALBOX, "kea-st")})
+    if "perfdhcp" in programs:
+        witness(run, results, servers)
+    judge(results)
+    return results
+
+
+def closed(run: Run, name: str) -> dict[str, float]:
+    """So many exchanges in flight for some seconds; all clients are new."""
+    return run.wire.load("dhcpload", relay=CLIENT, seconds=SECONDS, in_flight=IN_FLIGHT, most=most_of(name))
+
+
+def direct(run: Run, results: Results, servers: Mapping[str, Recipe]) -> None:
+    """The same without a relay: PXE clients on the server's own wire."""
+    for number in run.rounds():
+        for name, recipe in run.turns(servers, number):
+            with run.start(recipe) as server:
+                server.until(lambda: is_answering(run))
+                load = {"direct": "eth0", "pxe": 1, "in_flight": IN_FLIGHT, "most": most_of(name), "seconds": SECONDS}
+                figures = metered(server, lambda load=load: run.wire.load("dhcpload", relay=CLIENT, **load))  # type: ignore[misc]
+                results.add(DIRECT, name, run.told(DIRECT, name, sample(figures)))
+
+
+def growth(run: Run, results: Results) -> None:
+    """The same of metalbox with and without 100,000 leases in its store."""
+
+    def with_leases(folder: Path) -> None:
+        population.fill(folder / "data", leases=LEASES)
+
+    servers = {EMPTY: metalbox(name=EMPTY), FULL: metalbox(name=FULL, prepare=with_leases)}
+    for number in run.rounds():
+        for name, recipe in run.turns(servers, number):
+            with run.start(recipe) as server:
+                took = server.until(lambda: is_answering(run))
+                figures = metered(server, lambda: closed(run, METALBOX))
+                results.add(FULL_TABLE, name, run.told(FULL_TABLE, name, {**sample(figures), "start_seconds": took}))
+
+
+def at_80(run: Run, results: Results, servers: Mapping[str, Recipe]) -> None:
+    """Latency in open loop at 80% of what Kea does."""
+    rate = int(0.8 * results.median(CLOSED, "kea-st", "per_second"))
+    for number in run.rounds():
+        for name, recipe in run.turns(servers, number):
+            with run.start(recipe) as server:
+                server.until(lambda: is_answering(run))
+                figures = metered(
+                    server, lambda: run.wire.load("dhcpload", relay=CLIENT, seconds=SECONDS, rate=rate, most=250_000)
+                )
+                results.add(AT_80, name, run.told(AT_80, name, sample(figures)))
+
+
+def witness(run: Run, results: Results, servers: Mapping[str, Recipe]) -> None:
+    """perfdhcp raises its rate until more than one in a hundred exchanges is lost; told is the last good one.
+
+    Together with the closed loop on the same server it says whether our own generator can be believed.
+    """
+    for number in run.rounds(1):
+        for name, recipe in run.turns(servers, number):
+            best: dict[str, float] = {"per_second": 0.0}
+            with run.start(recipe) as server:
+                server.until(lambda: is_answering(run))
+                for turn, rate in enumerate(WITNESS_RATES):
+                    if rate * WITNESS_SECONDS * 2 > most_of(name):
+                        break
+                    found = foreign_load(run, server, rate, turn)
+                    if found["lost_percent"] > LOST_PERCENT:
+                        break
+                    best = found
+            results.add(WITNESS, name, run.told(WITNESS, name, best))
+
+
+def foreign_load(run: Run, server: Running, rate: int, turn: int) -> dict[str, float]:
+    """One run of perfdhcp."""
+    # Its clients count up from a base; another one for each run, so that all are new.
+    base = f"mac=00:0c:{turn + 1:02x}:00:00:00"
+    command = perfdhcp.command(SERVER, CLIENT, rate, WITNESS_SECONDS, 1_000_000)
+    argv = [*run.wire.net.exec("clients"), *command[:-1], "-b", base, command[-1]]
+    before = server.cost().cpu
+    done = subprocess.run(argv, capture_output=True, text=True, timeout=60, check=False)
+    time.sleep(0.2)
+    found = perfdhcp.parse(done.stdout)
+    exchanges = max(found.get("request_received", 0.0), 1.0)
+    cpu_us = 1e6 * (server.cost().cpu - before) / exchanges
+    lost = perfdhcp.lost_percent(found)
+    return {
+        "per_second": found.get("request_received", 0.0) / WITNESS_SECONDS,
+        "cpu_us": cpu_us, "lost_percent": lost, "asked": float(rate),
+        "p50_ms": found.get("discover_avg_ms", 0.0) + found.get("request_avg_ms", 0.0),
+    }  # fmt: skip
+
+
+def judge(results: Results) -> None:
+    """The ratios, and what is to be said of the generators."""
+    for name, peer in (("kea_st", "kea-st"), ("kea_mt", "kea-mt"), ("dnsmasq", "dnsmasq"), ("isc", "isc-dhcpd")):
+        results.ratio(f"dhcp_vs_{name}", CLOSED, "per_second", METALBOX, peer)
+        results.ratio(f"dhcp_direct_vs_{name}", DIRECT, "per_second", METALBOX, peer)
+        results.ratio(f"dhcp_perfdhcp_vs_{name}", WITNESS, "per_second", METALBOX, peer)
+    results.ratio("dhcp_p99_vs_kea_at_80", AT_80, "p99_ms", METALBOX, "kea-st")
+    results.ratio("dhcp_100k_vs_empty", FULL_TABLE, "per_second", FULL, EMPTY)
+    if results.has(FULL_TABLE, FULL):
+        results.ratios["dhcp_restart_100k_seconds"] = results.median(FULL_TABLE, FULL, "start_seconds")
+    results.ratios["dhcp_duplicates"] = sum(
+        results.summary(case, name, "duplicates").high
+        for case in (CLOSED, DIRECT, AT_80, FULL_TABLE)
+        for name in (METALBOX, EMPTY, FULL)
+        if results.has(case, name)
+    )
+    for name in ("kea-st", METALBOX):
+        if results.has(WITNESS, name) and results.has(CLOSED, name):
+            both = (results.median(CLOSED, name, "per_second"), results.median(WITNESS, name, "per_second"))
+            results.notes.append(f"{name}: {both[0]:.0f}/s by our generator, {both[1]:.0f}/s by perfdhcp (<1% lost)")

@@ -1,0 +1,139 @@
+"""HTTP side by side with nginx: big files, small scripts, and scripts while a hundred images are pulled."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from pathlib import Path
+
+from bench.beside import packages, peers
+from bench.beside.figures import Results
+from bench.beside.rounds import Run
+from bench.beside.servers import METALBOX, Metered, Recipe, Running, metalbox, metered
+from bench.beside.wire import read_figures
+
+PROGRAMS = ("nginx", "gcc")
+COLUMNS = (
+    "mb_per_second",
+    "per_second",
+    "cpu_ms_per_mib",
+    "cpu_us",
+    "p50_ms",
+    "p99_ms",
+    "errors",
+    "deferred",
+    "rss_mb",
+)
+ARCH = "x86_64"
+BIG = f"/agent/{ARCH}/initrd"
+SMALL = "/ipxe/script"
+# metalbox decides by these; to nginx the script is a file, whatever stands behind the question mark.
+QUERY = (
+    "?mac=52-54-00-12-34-56&uuid=11112222-3333-4444-5555-666677778888&arch=x86_64&platform=efi&ip=10.64.0.2"
+    "&loader=ipxe-1.21.1&serial=&asset=&vendor=QEMU&product=Standard"
+)
+BIG_MIB = 256
+SECONDS = 3.0
+BIG_CONNECTIONS = (1, 16, 128)
+PULLS = 100
+BESIDE, KEPT, FRESH = "scripts beside 100 pulls", "scripts, 16 connections", "scripts, connection each"
+
+
+def make_files(folder: Path, big_mib: int) -> Path:
+    """A web root: the image, and a script as metalbox renders it."""
+    root = folder / "web"
+    (root / "agent" / ARCH).mkdir(parents=True)
+    (root / "ipxe").mkdir()
+    block = os.urandom(1 << 20)
+    with (root / BIG[1:]).open("wb") as file:
+        for _ in range(big_mib):
+            file.write(block)
+    (root / "agent" / ARCH / "vmlinuz").write_bytes(block)
+    (root / SMALL[1:]).write_bytes(b"#!ipxe\n" + b"echo metalbox: booting the agent\n" * 14)
+    for path in (folder, root):
+        path.chmod(0o755)
+    return root
+
+
+def recipes(programs: dict[str, str], root: Path) -> dict[str, Recipe]:
+    """metalbox, and nginx where it is."""
+    found = {METALBOX: metalbox((root,), root / "agent")}
+    if "nginx" in programs:
+        found["nginx"] = peers.nginx(programs["nginx"], root)
+    return found
+
+
+def is_answering(run: Run) -> bool:
+    """One small request."""
+    figures = run.wire.load("httpload", port=peers.HTTP_PORT, path=SMALL, seconds=0.1, rate=20)
+    return bool(figures["requests"])
+
+
+def sample(measured: Metered) -> dict[str, float]:
+    """The figures of the table."""
+    figures = measured.figures
+    mib, requests = max(figures["bytes"] / 2**20, 1e-6), max(figures["requests"], 1)
+    found = {**figures, "cpu_ms_per_mib": 1e3 * measured.cpu / mib, "rss_mb": measured.rss}
+    return {**found, "cpu_us": 1e6 * measured.cpu / requests}
+
+
+def measure(run: Run) -> Results:
+    """All cases."""
+    programs = packages.ensure(PROGRAMS)
+    root = make_files(run.folder, BIG_MIB)
+    results = Results("http")
+    servers = recipes(programs, root)
+    for number in run.rounds():
+        for name, recipe in run.turns(servers, number):
+            with run.start(recipe) as server:
+                server.until(lambda: is_answering(run))
+                for case, figures in cases(run, server):
+                    results.add(case, name, run.told(case, name, figures))
+    judge(results)
+    return results
+
+
+def cases(run: Run, server: Running) -> list[tuple[str, dict[str, float]]]:
+    """Everything that one server is asked in a round."""
+
+    def load(path: str, connections: int, keep: int) -> dict[str, float]:
+        return run.wire.load(
+            "httpload", port=peers.HTTP_PORT, path=path, connections=connections, seconds=SECONDS, keep=keep
+        )
+
+    found = []
+    for connections in BIG_CONNECTIONS:
+        measured = metered(server, lambda connections=connections: load(BIG, connections, 1))  # type: ignore[misc]
+        found.append((f"big file x{connections}", sample(measured)))
+    found.append((KEPT, sample(metered(server, lambda: load(SMALL + QUERY, 16, 1)))))
+    found.append((FRESH, sample(metered(server, lambda: load(SMALL + QUERY, 16, 0)))))
+    found.append((BESIDE, beside(run)))
+    return found
+
+
+def beside(run: Run) -> dict[str, float]:
+    """Fifty scripts a second, each with its own connection, while a hundred clients pull the image."""
+    pull = run.wire.command(
+        "httpload", port=peers.HTTP_PORT, path=BIG, connections=PULLS, seconds=SECONDS + 2, keep=0
+    )  # fmt: skip
+    with subprocess.Popen(pull, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        figures = run.wire.load(
+            "httpload", port=peers.HTTP_PORT, path=SMALL + QUERY, connections=16, seconds=SECONDS, keep=0, rate=50
+        )
+        out, errors = process.communicate(timeout=60)
+    pulled = read_figures("httpload", process.returncode, out, errors)
+    return {
+        **{key: figures[key] for key in ("per_second", "p50_ms", "p99_ms", "errors")},
+        "mb_per_second": pulled["mb_per_second"],
+        "deferred": pulled["deferred"],
+    }
+
+
+def judge(results: Results) -> None:
+    """The ratios."""
+    case = "big file x16"
+    results.ratio("http_big_vs_nginx", case, "mb_per_second", METALBOX, "nginx")
+    results.ratio("http_cpu_vs_nginx", case, "cpu_ms_per_mib", METALBOX, "nginx")
+    results.ratio("http_scripts_vs_nginx", KEPT, "per_second", METALBOX, "nginx")
+    if results.has(BESIDE, METALBOX):
+        results.ratios["http_script_p99"] = results.median(BESIDE, METALBOX, "p99_ms")
