@@ -28,6 +28,8 @@ ERASE, ACCOUNT, POWER_OFF = "erase", "bmc-account", "power-off"
 RESTORED = "restored"
 # A machine whose agent is silent for so long is started (again); a server's firmware needs up to 15 minutes.
 RESTART_SECONDS = 1200.0
+# What ends whatever runs on a machine.
+CUTS = frozenset({Verb.OFF, Verb.SOFT_OFF, Verb.CYCLE, Verb.RESET})
 # An agent that has begun to switch its machine off may speak for so long.
 OFF_SECONDS = 10.0
 # Starts by us in one round; then a person must look.
@@ -220,6 +222,9 @@ class Steps:
         if not machine.boot_id or now - machine.last_seen > ALIVE_SECONDS:
             return False
         if self.care.is_off(machine.id, machine.last_seen):
+            return False
+        newest = store.power_orders.newest(machine.id)
+        if newest is not None and newest.created_at >= machine.last_seen and newest.order.verb in CUTS:
             return False
         order = store.orders.newest_of(machine.id, POWER_OFF)
         is_going = (

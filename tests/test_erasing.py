@@ -16,6 +16,7 @@ from metalbox.errors import Refused
 from metalbox.identity import ALIVE_SECONDS
 from metalbox.lifecycle import BOOT_SECONDS, Event
 from metalbox.moves import RESTART_SECONDS, Moved, is_untouchable
+from metalbox.power.orders import PowerOrder, Verb
 from metalbox.rounds import Wish, from_facts
 from metalbox.timeline import Kind
 from tests.erasures import Site, disk, outcome, report, verification
@@ -91,6 +92,12 @@ def test_an_order_to_switch_off_that_nobody_took_ends_with_the_next_round(site: 
     site.done(order, outcome(order))
     wish(site, Event.ERASE)
     assert [told.verb for told in site.poll()] == ["report"]
+
+
+def test_a_machine_that_was_power_cycled_meanwhile_is_started(site: Site) -> None:
+    with site.store.transaction():
+        site.store.power_orders.insert(site.machine.id, PowerOrder(Verb.CYCLE), site.now + 1)
+    assert wish(site, Event.ACCEPT).power_orders
 
 
 def test_a_machine_that_was_seen_off_is_started(site: Site) -> None:

@@ -11,7 +11,7 @@ import threading
 import time
 from pathlib import Path
 
-from metalbox.agent import bmc, capabilities, command, cpu, disks, firmware, health, lldp, nics, pci, system
+from metalbox.agent import bmc, capabilities, command, cpu, disks, firmware, health, late, lldp, nics, pci, system
 from metalbox.agent.passthrough import DriveError, Kernel
 
 TYPE_CHECKING = False
@@ -59,7 +59,7 @@ class Inventory:
         found = self._gather(
             {
                 "smbios": self.smbios,
-                "disks": lambda: disks.disks(self._root),
+                "disks": self._disks,
                 "network ports": self.nics,
                 "PCI devices": lambda: pci.functions(self._root),
                 "BMC": self._bmc,
@@ -104,6 +104,11 @@ class Inventory:
     def _bmc(self) -> dict[str, Any] | None:
         path = bmc.device() if self._is_live else ""
         return bmc.bmc(path) if path else None
+
+    def _disks(self) -> list[dict[str, Any]]:
+        if self._is_live:
+            late.wait(self._root)
+        return disks.disks(self._root)
 
     def _add_told(self, drives: list[dict[str, Any]], deadline: float, problems: list[str]) -> None:
         """What each disk says of its health, and of what it can do about its data."""

@@ -24,8 +24,8 @@ PORT = 623
 # A thread here waits for a datagram and costs some 50 kB: so many that BMCs which do not answer leave room for others.
 THREADS = threads(256)
 QUICK_SECONDS, POWER_SECONDS, LONG_SECONDS = 20.0, 25.0, 90.0
-# BMCs end a session after 60 s of silence (section 6.12.15) and then do not answer in it.
-IDLE_SECONDS = 40.0
+# BMCs end a session after 60 s of silence (section 6.12.15), some after 30, and then do not answer in it.
+IDLE_SECONDS = 25.0
 # Between two looks at a machine that is going off; the session's deadline ends them.
 LOOK_SECONDS = 0.2
 
