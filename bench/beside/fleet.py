@@ -333,7 +333,7 @@ class Fleet:
             "p50_seconds": percentile(self.arrived, 50),
             "retries": retries,
             "deferred": self.lost["deferred"],
-            "lost": dict(self.lost),
+            "lost_by": dict(self.lost),
             "bytes": self.bytes,
             "phases": phases,
             "failures": {why: count for why, count in self.failures.items() if count},
