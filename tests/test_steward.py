@@ -59,18 +59,16 @@ async def finished(stack: Stack) -> list[str]:
 
 async def test_an_agent_that_waits_is_woken(stack: Stack) -> None:
     await present(stack, A)
-    began = time.monotonic()
 
     async def waiting() -> Any:
-        query = {"boot_id": "b1", "run": "r1", "wait": "30"}
+        query = {"boot_id": "b1", "run": "r1", "wait": "60"}
         async with stack.http.get("/agent/v1/orders", params=query) as answer:
             return (await answer.json())["orders"]
 
     task = asyncio.create_task(waiting())
     await asyncio.sleep(0.2)
     assert (await post(stack, "accept"))[0] == 200
-    assert [order["verb"] for order in await task] == ["report"]
-    assert time.monotonic() - began < 5
+    assert [order["verb"] for order in await asyncio.wait_for(task, 30)] == ["report"]
 
 
 async def test_what_follows_an_agents_word_is_carried_out(stack: Stack) -> None:

@@ -7,7 +7,6 @@ import signal
 import sqlite3
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -22,6 +21,7 @@ from metalbox.records import row_from_machine
 from metalbox.schema import REVISIONS, metadata
 from metalbox.store import MIGRATIONS, Database, Store, sqlite_url
 from metalbox.timeline import Entry, Kind
+from tests.counting import cost
 from tests.databases import private_postgresql
 
 
@@ -69,14 +69,12 @@ def test_opening_again_changes_nothing_and_needs_no_alembic(url: str) -> None:
     store.save_entries([Entry(0, 1.0, 2.0, 1, Kind.DHCP, Mac("52:54:00:00:00:01"), None, "a\0b\ud800", {"x": [1]})])
     store.close()
     code = (
-        "import sys, time; from metalbox.store import Store; start = time.perf_counter();"
-        f"store = Store.open({url!r}); print(time.perf_counter() - start);"
+        "import sys; from metalbox.store import Store;"
+        f"store = Store.open({url!r});"
         "print(store.last_event_id, 'alembic' in sys.modules); store.close()"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
-    seconds, rest = done.stdout.splitlines()
-    assert rest == "1 False"
-    assert float(seconds) < 0.5
+    assert done.stdout == "1 False\n"
 
 
 def test_a_second_service_is_refused_by_one_sentence(url: str) -> None:
@@ -280,20 +278,18 @@ def test_kill_9_in_the_middle_of_writing_loses_nothing_acknowledged(tmp_path: Pa
         start = len(found)
 
 
-def test_a_hundred_thousand_leases_are_back_in_a_second(tmp_path: Path) -> None:
+def test_many_leases_are_written_and_read_in_one_go(tmp_path: Path) -> None:
     url = sqlite_url(tmp_path / "metalbox.db")
     store = Store.open(url)
-    rows = [lease(number, hostname=f"host-{number}", circuit_id="ge-0/0/1:100") for number in range(100_000)]
-    start = time.perf_counter()
-    store.save_leases(rows)
-    saved = time.perf_counter() - start
+    rows = [lease(number, hostname=f"host-{number}", circuit_id="ge-0/0/1:100") for number in range(20_000)]
+    with cost(store) as saving:
+        store.save_leases(rows)
     store.close()
-    start = time.perf_counter()
     store = Store.open(url)
-    loaded = store.load_leases()
-    seconds = time.perf_counter() - start
+    with cost(store) as loading:
+        loaded = store.load_leases()
     assert loaded == rows
     store.close()
-    # A quiet machine needs 0.5 s to save and 0.35 s to load; others share ours.
-    assert seconds < 3.0, f"loading took {seconds:.2f} s"
-    assert saved < 6.0, f"saving took {saved:.2f} s"
+    # The same work for each row, however many there are: 34 instructions to save one, 12 to load it.
+    assert len(saving.statements) == len(loading.statements) == 2  # with its BEGIN
+    assert saving.instructions < 100 * len(rows) and loading.instructions < 40 * len(rows)

@@ -17,7 +17,7 @@ def test_a_program_that_hangs_is_left() -> None:
     started = time.monotonic()
     with pytest.raises(command.CommandFailed, match=r"`/bin/sleep 60` did not end within 0.2 s"):
         command.run(["/bin/sleep", "60"], 0.2)
-    assert time.monotonic() - started < 5
+    assert time.monotonic() - started < 30
 
 
 def test_a_program_that_is_not_there() -> None:
