@@ -15,8 +15,8 @@ from typing import Any
 
 import yaml
 
-from bench.beside import meter
 from bench.beside.wire import SERVER, SUBNET, Wire
+from metalbox.lab import meter
 
 ROOT = Path(__file__).parents[2]
 POOL = ("10.64.1.0", "10.67.255.250")

@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-import os
-import shutil
-import subprocess
-import sys
-import threading
 from pathlib import Path
 from typing import Any
 
 from bench.beside import packages, peers
 from bench.beside.figures import Results
-from bench.beside.firmware import Phase
 from bench.beside.rounds import Run
 from bench.beside.servers import METALBOX, ROOT, Recipe, Running, metalbox
 from bench.beside.web import ARCH
-from bench.beside.wire import CLIENT, SERVER, read_figures
+from bench.beside.wire import CLIENT, SERVER
+from metalbox.lab import storm as fleetstorm
+from metalbox.lab.pxeclient import Phase
 
 PROGRAMS = ("dnsmasq", "nginx", "gcc")
 COLUMNS = (
@@ -25,9 +21,6 @@ COLUMNS = (
 )  # fmt: skip
 PEER = "dnsmasq+nginx"
 LIMIT_SECONDS = 300
-LOOK_SECONDS = 0.25
-KERNEL_BYTES = 2 << 20
-IPXE = (Path("/usr/lib/ipxe/snponly.efi"), ROOT / "var" / "boot" / "snponly.efi")
 # What metalbox's own script says, with the peer's addresses.
 SCRIPT = f"""#!ipxe
 kernel http://{SERVER}:{peers.HTTP_PORT}/agent/{ARCH}/vmlinuz initrd=initrd quiet
@@ -37,17 +30,10 @@ boot
 
 
 def make_files(folder: Path, image_bytes: int) -> Path:
-    """One folder for all servers: the real iPXE, kernel and initrd of the size asked for, the peer's scripts."""
+    """One folder for all servers: what machines of metalbox fetch, and the peer's scripts."""
     root = folder / "storm"
-    (root / "agent" / ARCH).mkdir(parents=True)
+    fleetstorm.make_files(root, ROOT / "var" / "boot", image_bytes)
     (root / "ipxe").mkdir()
-    found = next((path for path in IPXE if path.is_file()), None)
-    if found is None:
-        raise RuntimeError("there is no snponly.efi: install Debian's package ipxe")
-    shutil.copy(found, root / "snponly.efi")
-    kernel = min(KERNEL_BYTES, image_bytes // 2)
-    (root / "agent" / ARCH / "vmlinuz").write_bytes(os.urandom(kernel))
-    (root / "agent" / ARCH / "initrd").write_bytes(os.urandom(image_bytes - kernel))
     (root / "ipxe" / "first.ipxe").write_bytes((ROOT / "ipxe" / "first.ipxe.j2").read_bytes())
     (root / "ipxe" / "script").write_text(SCRIPT)
     for path in (folder, root):
@@ -85,35 +71,12 @@ def measure(run: Run) -> Results:
 
 
 def storm(run: Run, server: Running) -> dict[str, Any]:
-    """Boot the fleet, and look at the server's memory while it does."""
-    argv = [
-        *run.wire.net.exec("clients"), sys.executable, "-m", "bench.beside.fleet", "--machines", str(run.machines),
-        "--limit", str(LIMIT_SECONDS),
-    ]  # fmt: skip
-    before, highest, over = server.cost(), 0.0, threading.Event()
-
-    def look() -> None:
-        nonlocal highest
-        while not over.wait(LOOK_SECONDS):
-            highest = max(highest, server.cost().rss)
-
-    watcher = threading.Thread(target=look)
-    watcher.start()
-    try:
-        done = subprocess.run(argv, capture_output=True, text=True, cwd=ROOT, timeout=LIMIT_SECONDS + 60, check=False)
-    finally:
-        over.set()
-        watcher.join()
-    figures = read_figures("the fleet", done.returncode, done.stdout, done.stderr)
+    """Boot the fleet of `metalbox lab storm`."""
+    asked = fleetstorm.Storm(run.machines, run.image_bytes, limit=LIMIT_SECONDS)
+    figures = fleetstorm.run_fleet(run.wire.net.exec("clients"), asked, server.cost)
     for phase, times in figures.pop("phases").items():
         figures.update({f"{phase} p50": times["p50"], f"{phase} p99": times["p99"]})
-    return {
-        **figures,
-        "fleet_cpu_seconds": figures["cpu_seconds"],
-        "cpu_seconds": server.cost().cpu - before.cpu,
-        "rss_mb": highest,
-        "mb_per_second": figures["bytes"] / figures["seconds"] / 1e6,
-    }
+    return figures
 
 
 def forget_addresses(run: Run) -> None:

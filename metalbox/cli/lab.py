@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from metalbox.cli import output
+from metalbox.cli import labstorm, output
 from metalbox.errors import MetalboxError, NotFound, TimedOut
 
 if TYPE_CHECKING:
@@ -22,6 +22,7 @@ EPILOG = """examples:
   export METALBOX_SOCKET=var/lab/metalbox.sock
   metalbox list
   sudo metalbox lab down                       nothing is left
+  sudo metalbox lab storm                      a thousand simulated machines at once, measured
 """
 
 
@@ -29,12 +30,12 @@ def add_parser(verbs: Any) -> None:
     """Add the verb."""
     parser = verbs.add_parser(
         "lab",
-        help="a virtual rack on this computer: up, status, down",
+        help="a virtual rack on this computer: up, status, down, storm",
         description="Machines in QEMU with real firmware on a network of their own, beside a site's DHCP server.",
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    steps = parser.add_subparsers(title="verbs", metavar="up|status|down", required=True)
+    steps = parser.add_subparsers(title="verbs", metavar="up|status|down|storm", required=True)
     up = steps.add_parser(
         "up",
         help="build the rack and switch its machines on",
@@ -62,6 +63,7 @@ def add_parser(verbs: Any) -> None:
     status.set_defaults(run=run_status)
     down = steps.add_parser("down", help="remove the rack and everything of it, also after a crash")
     down.set_defaults(run=run_down)
+    labstorm.add_parser(steps)
     for step in (up, status, down):
         step.add_argument("--dir", type=Path, help="the rack's folder (default: var/lab of the checkout)")
 

@@ -150,6 +150,15 @@ def build_relayed(lab: str, relay: str) -> None:
     add_route_to_relayed(lab)
 
 
+def cable(left: str, right: str, left_address: str, right_address: str) -> None:
+    """Make two namespaces and join them, eth0 to eth0; addresses as "198.18.0.1/15"."""
+    create(left)
+    create(right)
+    _batch(left, f"link add eth0 type veth peer name eth0 netns {right}")
+    for namespace, address in ((left, left_address), (right, right_address)):
+        _batch(namespace, f"address add {address} dev eth0", "link set eth0 up")
+
+
 def add_route_to_relayed(namespace: str) -> None:
     """Tell a namespace on the local segment the way to the relayed one."""
     _batch(namespace, f"route add {RELAYED_SUBNET} via {RELAY}")

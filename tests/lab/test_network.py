@@ -47,6 +47,18 @@ def test_metalbox_has_no_address_on_the_relayed_segments_switch(lab: str) -> Non
 
 
 @pytest.mark.root
+def test_a_cable_joins_two_namespaces() -> None:
+    left, right = (f"metalbox-test-{os.getpid()}-{end}" for end in "lr")
+    try:
+        network.cable(left, right, "198.18.0.1/15", "198.18.0.2/15")
+        assert ping(left, "198.18.0.2")
+        assert ping(right, "198.18.0.1")
+    finally:
+        network.delete(left)
+        network.delete(right)
+
+
+@pytest.mark.root
 def test_faults_are_dropped_until_they_are_lifted(lab: str) -> None:
     network.block(lab, [Fault.TFTP, Fault.PXE_PORT])
     rules = network.run(network.inside(lab, ["nft", "list", "ruleset"])).stdout

@@ -7,7 +7,7 @@ import subprocess
 import sys
 import time
 
-from bench.beside import meter
+from metalbox.lab import meter
 
 STAT = "77 (a) b (c) S 1 77 77 0 -1 4194560 100 200 0 0 150 50 7 3 20 0 3 0 12345 1000 200 18446744073709551615"
 
