@@ -189,8 +189,10 @@ def _plan_text(found: Any) -> str:
     if not rows:
         return f"{output.printable(head)}: it has no disk"
     columns = ("DISK", "MODEL", "SIZE", "BY", "METHOD", "ABOUT", "STANDARD", "WHY")
-    text = f"{output.printable(head)}{total}\n{output.table(columns, rows)}"
-    return "\n".join([text, *(output.printable(f"problem: {line}") for line in found["problems"])])
+    lines = [f"problem: {line}" for line in found["problems"]]
+    if refused := sum(disk["verdict"] == "refused" for disk in found["disks"]):
+        lines.append(f"{_count(refused)} cannot be erased so: {found['machine']} would stop with a fault")
+    return "\n".join([f"{output.printable(head)}{total}", output.table(columns, rows), *map(output.printable, lines)])
 
 
 def _count(disks: int) -> str:

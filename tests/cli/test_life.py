@@ -99,6 +99,9 @@ async def test_the_plan_for_programs(stack: Stack, capsys: pytest.CaptureFixture
     assert [(row["serial"], row["method"]) for row in found["disks"]] == [("A", "overwrite")]
     assert await run(stack, "plan", NAME, "--named", "nobody") == 4
     assert "problem: no disk of this machine has the serial number or WWN 'nobody'" in capsys.readouterr().out
+    await present(stack, A, disk("B", read_only=True))
+    assert await run(stack, "plan", NAME) == 0
+    assert capsys.readouterr().out.splitlines()[-1] == f"1 disk cannot be erased so: {NAME} would stop with a fault"
 
 
 def at_terminal(stack: Stack, typed: str, *argv: str) -> tuple[int, str]:
