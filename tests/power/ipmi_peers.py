@@ -147,7 +147,7 @@ GREETING = bytes.fromhex("0600ff07 000000000000000000 09 2018c8 8104380e0431")
 
 
 def _wait_greeting(port: int, process: subprocess.Popen[bytes], log: Path) -> None:
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 60
     while time.monotonic() < deadline and process.poll() is None:
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as one:
             one.settimeout(0.1)

@@ -38,6 +38,7 @@ from tests.power.ipmi_peers import (
 )
 
 QUICK = Patience(greeting=0.4, login=0.8, command=0.5, resend=0.1)
+PATIENT = Patience(greeting=15, login=15, command=15, resend=0.1)
 APPLICATION, DEVICE_ID = 0x06, 0x01
 
 
@@ -48,22 +49,25 @@ def bmc(tmp_path: Path) -> Iterator[Simulator]:
         yield running
 
 
-def log_in(port: int, password: str = PASSWORD, user: str = USER, *, kg: bytes = b"", seconds: float = 20) -> Session:
+def log_in(
+    port: int, password: str = PASSWORD, user: str = USER, *, kg: bytes = b"", seconds: float = 20,
+    patience: Patience = PATIENT,
+) -> Session:  # fmt: skip
     account = Account(user, password, kg=kg)
-    return Session("127.0.0.1", port, account, patience=QUICK, deadline=time.monotonic() + seconds)
+    return Session("127.0.0.1", port, account, patience=patience, deadline=time.monotonic() + seconds)
 
 
-def fails(kind: type[PowerError], port: int, within: float = 1.5) -> PowerError:
-    """The error of a login and one command, which must come in time."""
+def fails(kind: type[PowerError], port: int) -> PowerError:
+    """The error of a login and one command, which must come by itself: the deadline of the whole is 20 s."""
     started = time.monotonic()
     with pytest.raises(kind) as caught:
-        session = log_in(port)
+        session = log_in(port, patience=QUICK)
         try:
             session.ask(APPLICATION, DEVICE_ID)
         finally:
             session.shut()
     assert type(caught.value) is kind
-    assert time.monotonic() - started < within
+    assert time.monotonic() - started < 15
     assert PASSWORD not in str(caught.value) + caught.value.evidence
     return caught.value
 
@@ -180,8 +184,8 @@ def test_the_deadline_ends_a_wait(bmc: Simulator) -> None:
     sink = Sink()
     started = time.monotonic()
     with pytest.raises(BmcUnreachable):
-        log_in(sink.port, seconds=0.1)
-    assert time.monotonic() - started < 0.3
+        log_in(sink.port, seconds=0.1, patience=Patience(greeting=60, login=60, command=60))
+    assert time.monotonic() - started < 30
     sink.close()
 
 
@@ -340,7 +344,7 @@ def test_what_a_completion_code_means(code: int, kind: type[PowerError]) -> None
 
 
 def test_a_session_that_the_bmc_forgot(bmc: Simulator) -> None:
-    session = log_in(bmc.port)
+    session = log_in(bmc.port, patience=Patience(greeting=15, login=15, command=0.5, resend=0.1))
     session.sessionid ^= 0x55
     with pytest.raises((BmcHung, BmcUnreachable)):
         session.ask(APPLICATION, DEVICE_ID)

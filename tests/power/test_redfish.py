@@ -465,15 +465,14 @@ async def test_a_bmc_that_stumbles_over_a_part_still_tells_the_rest(service: Ser
 
 async def test_a_hanging_bmc_delays_no_other(service: Service) -> None:
     with running(Service()) as sick:
-        sick.faults["GET .*"] = Answer(hang=2)
-        hung = [Redfish(sick.endpoint(), request_seconds=1), Redfish(sick.endpoint(), request_seconds=1)]
+        sick.faults["GET .*"] = Answer(hang=3)
+        hung = [Redfish(sick.endpoint(), request_seconds=2), Redfish(sick.endpoint(), request_seconds=2)]
         sound = Redfish(service.endpoint())
         await sound.is_on()
         tasks = [asyncio.create_task(power.is_on()) for power in hung]
         await asyncio.sleep(0.05)
-        started = time.monotonic()
         await sound.is_on()
-        assert time.monotonic() - started < 0.1
+        assert not any(task.done() for task in tasks)
         for result in await asyncio.gather(*tasks, return_exceptions=True):
             assert isinstance(result, BmcHung)
         await sound.close()
@@ -487,7 +486,7 @@ async def test_a_caller_that_gave_up_leaves_no_session_behind(service: Service) 
             await power.is_on()
     assert len(service.sessions) == 1
     await power.close()
-    deadline = time.monotonic() + 5
+    deadline = time.monotonic() + 60
     while service.sessions or THREADS.lost:
         assert time.monotonic() < deadline
         await asyncio.sleep(0.02)
