@@ -7,6 +7,7 @@ what it finds. The rows also carry what a certificate says later (term, level), 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Literal
 
 from metalbox.erase.methods import Level, Method
@@ -120,15 +121,8 @@ def _from_reasoned(row: Mapping[str, Any], verdict: Verdict) -> DiskPlan:
 
 def _from_row(row: Mapping[str, Any]) -> DiskPlan:
     columns: Sequence[Sequence[Any]] = (row["methods"], row["levels"], row["terms"], row["seconds"])
-    return DiskPlan(
-        serial=row["serial"],
-        wwn=row["wwn"],
-        model=row["model"],
-        size_bytes=row["size_bytes"],
-        name=row["name"],
-        transport=row["transport"],
-        verdict=Verdict.ERASE,
-        reason=row["reason"],
+    return replace(
+        _from_reasoned(row, Verdict.ERASE),
         choices=tuple(
             Choice(Method(method), Level(level), term, seconds)
             for method, level, term, seconds in zip(*columns, strict=True)
