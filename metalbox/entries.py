@@ -207,7 +207,10 @@ class Events:
 
 
 def _belongs_to(machine_id: int, owned: Sequence[str]) -> sa.ColumnElement[bool]:
-    return sa.or_(events.c.machine_id == machine_id, sa.and_(events.c.machine_id.is_(None), events.c.mac.in_(owned)))
+    # Not `machine_id IS NULL`: SQLite would take the index of that for its own, and read the lines of all strangers
+    # instead of those of a few addresses.
+    is_unclaimed = sa.func.coalesce(events.c.machine_id, 0) == 0
+    return sa.or_(events.c.machine_id == machine_id, sa.and_(is_unclaimed, events.c.mac.in_(owned)))
 
 
 def _subject(entry: Entry) -> Subject:

@@ -17,10 +17,11 @@ from sqlalchemy import (
     String,
     Table,
     Text,
+    func,
 )
 
 # Oldest first; the last one is what this metalbox reads and writes. Each has its file in migrations/versions.
-REVISIONS = ("0001", "0002", "0003", "0004")
+REVISIONS = ("0001", "0002", "0003", "0004", "0005")
 
 metadata = MetaData(
     naming_convention={
@@ -37,7 +38,7 @@ machines = Table(
     Column("name", String, nullable=False, unique=True),
     Column("state", String, nullable=False),
     Column("uuid", String, nullable=False, index=True),
-    Column("serial", String, nullable=False, index=True),
+    Column("serial", String, nullable=False),
     Column("vendor", String, nullable=False),
     Column("product", String, nullable=False),
     Column("address", String, nullable=False),
@@ -62,6 +63,8 @@ machines = Table(
     Column("state_since", Double, nullable=False, server_default="0"),
     Column("deadline_at", Double, nullable=False, server_default="0"),
 )
+
+Index("ix_machines_serial_lower", func.lower(machines.c.serial))
 
 # A hardware address belongs to one machine at a time: the one whose report named it last. `position` keeps their order.
 macs = Table(
