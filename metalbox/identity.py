@@ -6,7 +6,7 @@ with one UUID. So the marks are weighed, in one table: see `fits`.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from dataclasses import dataclass
 
 from metalbox.machine import Mac, Machine, is_placeholder_serial, is_placeholder_uuid, swap_uuid
@@ -127,7 +127,7 @@ def in_conflict(holders: Sequence[Machine], now: float) -> list[Machine]:
     return present if len(present) > 1 else []
 
 
-def default_name(serial: str, macs: Sequence[Mac], uuid: str, taken: Sequence[str] | set[str]) -> str:
+def default_name(serial: str, macs: Sequence[Mac], uuid: str, taken: Container[str]) -> str:
     """Name a new machine: by its serial number if that is one, else `m-` and its MAC; never one that is taken."""
     names = []
     if not is_placeholder_serial(serial):

@@ -215,17 +215,28 @@ def _report(store: Store, checked: Report, address: str, now: float) -> Reported
     store.events.save(entries)
     if is_placeholder_uuid(machine.uuid):
         entries += _set_conflict(store, machine, "", {"with": [], "uuid": ""}, now)
-    entries += _settle(store, machine.uuid, now)
+    entries += _settle(store, machine.uuid, now, machine)
     if before is not None and before.uuid != machine.uuid:
         entries += _settle(store, before.uuid, now)
     entries += bmcs.reported(store, machine, now)
     entries += _spent(store, machine, now)
-    return Reported(_get(store, machine.id), before is None, tuple(differences), tuple(entries))
+    machine = dataclasses.replace(machine, conflict=store.machines.conflict(machine.id))
+    return Reported(machine, before is None, tuple(differences), tuple(entries))
 
 
 def _new_name(store: Store, who: Identity, booted: Mac | None) -> str:
     macs = (booted, *who.macs) if booted else who.macs
-    return default_name(who.serial, macs, who.uuid, set(store.machines.names().values()))
+    return default_name(who.serial, macs, who.uuid, _Taken(store))
+
+
+class _Taken:
+    """The names that machines have; asked one by one, for there may be 100,000."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+
+    def __contains__(self, name: object) -> bool:
+        return bool(self._store.machines.ids_by_name(str(name)))
 
 
 def _all_macs(reported: Sequence[Mac], before: Sequence[Mac]) -> tuple[Mac, ...]:
@@ -325,15 +336,19 @@ def _moved_entries(store: Store, machine: Machine, moved: dict[Mac, int], now: f
     return entries
 
 
-def _settle(store: Store, uuid: str, now: float) -> list[Entry]:
+def _settle(store: Store, uuid: str, now: float, only: Machine | None = None) -> list[Entry]:
     """Look who holds this UUID; set and lift conflicts accordingly, and tell the timeline of each that changed.
 
     A conflict ends when all but one of its machines have another UUID, or were not heard of for a day
-    (`identity.GONE_SECONDS`). It is looked at when one of them reports, and when something is ordered.
+    (`identity.GONE_SECONDS`). It is looked at when one of them reports, and when something is ordered. `only` is a
+    machine as it is stored, which need not be loaded again where nobody else holds its UUID.
     """
     if is_placeholder_uuid(uuid):
         return []
-    holders = [_get(store, number) for number in store.machines.ids_by_uuid(uuid)]
+    numbers = store.machines.ids_by_uuid(uuid)
+    if only is not None and numbers == [only.id]:
+        return _set_conflict(store, only, "", {"with": [], "uuid": only.uuid}, now)
+    holders = [_get(store, number) for number in numbers]
     fighting = in_conflict(holders, now)
     entries = []
     for machine in holders:

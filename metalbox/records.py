@@ -9,6 +9,7 @@ import dataclasses
 import json
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
+from functools import cache
 from typing import Any
 
 import sqlalchemy as sa
@@ -23,8 +24,19 @@ COUNTER = "machine"
 
 
 def dump(value: Any) -> str:
-    """JSON as it is stored; a value that JSON does not know (an address, a path) becomes its text."""
-    return json.dumps(value, separators=(",", ":"), default=str)
+    """JSON as it is stored; a dataclass is the object of its fields, what JSON does not know (a path) is its text."""
+    return json.dumps(value, separators=(",", ":"), default=_plain)
+
+
+def _plain(value: Any) -> Any:
+    # `dataclasses.asdict` copies every value on the way, which takes three times as long for a report.
+    names = _field_names(type(value))
+    return {name: getattr(value, name) for name in names} if names else str(value)
+
+
+@cache
+def _field_names(kind: type[Any]) -> tuple[str, ...]:
+    return tuple(field.name for field in dataclasses.fields(kind)) if dataclasses.is_dataclass(kind) else ()
 
 
 def storable(text: str) -> str:
@@ -56,13 +68,13 @@ def row_from_machine(machine: Machine) -> dict[str, Any]:
         "first_seen": machine.first_seen,
         "last_seen": machine.last_seen,
         "reported_at": machine.reported_at,
-        "hardware": dump(dataclasses.asdict(hardware)),
+        "hardware": dump(hardware),
         "facts": dump(machine.facts),
         "labels": dump(machine.labels),
         "owner": storable(machine.owner),
         "note": storable(machine.note),
         "held": storable(machine.held),
-        "fault": dump(dataclasses.asdict(machine.fault)) if machine.fault else "",
+        "fault": dump(machine.fault) if machine.fault else "",
         "state_since": machine.state_since,
         "deadline_at": machine.deadline_at,
     }
@@ -129,6 +141,19 @@ LISTED = (
     machines.c.fault,
     machines.c.state_since,
 )
+# Built once: SQLAlchemy takes as long to put a statement together as SQLite to answer it.
+_BY_ID = sa.select(machines).where(machines.c.id == sa.bindparam("number"))
+_ADD = sa.insert(machines)
+_SAVE = sa.update(machines).where(machines.c.id == sa.bindparam("number"))
+_MACS_OF = (
+    sa.select(macs.c.mac).where(macs.c.machine_id == sa.bindparam("number")).order_by(macs.c.position, macs.c.mac)
+)
+_BY_UUID = sa.select(machines.c.id).where(machines.c.uuid.in_(sa.bindparam("uuids", expanding=True)))
+_BY_SERIAL = sa.select(machines.c.id).where(sa.func.lower(machines.c.serial) == sa.bindparam("serial"))
+_OWNERS = sa.select(macs.c.mac, macs.c.machine_id).where(macs.c.mac.in_(sa.bindparam("macs", expanding=True)))
+_FREE_MACS = sa.delete(macs).where(
+    sa.or_(macs.c.machine_id == sa.bindparam("number"), macs.c.mac.in_(sa.bindparam("macs", expanding=True)))
+)
 SEARCHED = ("name", "vendor", "product", "serial", "uuid", "address", "location")
 
 
@@ -142,12 +167,10 @@ class Machines:
 
     def get(self, number: int) -> Machine | None:
         """The machine with this id."""
-        row = self._connection.execute(sa.select(machines).where(machines.c.id == number)).one_or_none()
+        row = self._connection.execute(_BY_ID, {"number": number}).one_or_none()
         if row is None:
             return None
-        found = self._connection.execute(
-            sa.select(macs.c.mac).where(macs.c.machine_id == number).order_by(macs.c.position, macs.c.mac)
-        )
+        found = self._connection.execute(_MACS_OF, {"number": number})
         machine = machine_from_row(row, found.scalars())
         seen = self._seen.get(number, 0.0)
         return dataclasses.replace(machine, last_seen=seen) if seen > machine.last_seen else machine
@@ -164,16 +187,14 @@ class Machines:
         number = max(highest, counted or 0) + 1
         change = sa.insert(counters).values(name=COUNTER) if counted is None else sa.update(counters).where(is_counter)
         self._connection.execute(change.values(value=number))
-        self._connection.execute(sa.insert(machines).values(id=number, **row_from_machine(machine)))
+        self._connection.execute(_ADD, {"id": number, **row_from_machine(machine)})
         stored = dataclasses.replace(machine, id=number)
         self._save_macs(stored)
         return stored
 
     def save(self, machine: Machine) -> None:
         """Write all columns of a machine. Its addresses are taken from whichever machine had them."""
-        self._connection.execute(
-            sa.update(machines).where(machines.c.id == machine.id).values(row_from_machine(machine))
-        )
+        self._connection.execute(_SAVE, {"number": machine.id, **row_from_machine(machine)})
         self._save_macs(machine)
 
     def saw(self, number: int, now: float) -> None:
@@ -226,9 +247,7 @@ class Machines:
         self._connection.execute(sa.update(machines).where(machines.c.id == number).values(conflict=conflict))
 
     def _save_macs(self, machine: Machine) -> None:
-        self._connection.execute(
-            sa.delete(macs).where(sa.or_(macs.c.machine_id == machine.id, macs.c.mac.in_(machine.macs)))
-        )
+        self._connection.execute(_FREE_MACS, {"number": machine.id, "macs": list(machine.macs)})
         rows = [
             {"mac": mac, "machine_id": machine.id, "position": position} for position, mac in enumerate(machine.macs)
         ]
@@ -244,11 +263,11 @@ class Machines:
 
     def ids_by_uuid(self, uuid: str) -> list[int]:
         """Machines with this UUID in either byte order."""
-        return self._ids(machines.c.uuid.in_({uuid, swap_uuid(uuid)}))
+        return list(self._connection.execute(_BY_UUID, {"uuids": [uuid, swap_uuid(uuid)]}).scalars())
 
     def ids_by_serial(self, serial: str) -> list[int]:
         """Machines with this serial number, whoever made them; upper and lower case are the same."""
-        return self._ids(sa.func.lower(machines.c.serial) == serial.lower())
+        return list(self._connection.execute(_BY_SERIAL, {"serial": serial.lower()}).scalars())
 
     def ids_by_boot_id(self, boot_id: str) -> list[int]:
         """The machine whose agent spoke last with this boot id; at most one unless agents lie."""
@@ -256,7 +275,7 @@ class Machines:
 
     def owners(self, wanted: Sequence[Mac]) -> dict[Mac, int]:
         """Which machine owns which of these addresses."""
-        rows = self._connection.execute(sa.select(macs.c.mac, macs.c.machine_id).where(macs.c.mac.in_(wanted)))
+        rows = self._connection.execute(_OWNERS, {"macs": list(wanted)})
         return {Mac(mac): number for mac, number in rows}
 
     def names(self) -> dict[int, str]:

@@ -389,3 +389,24 @@ def test_many_machines_are_listed_in_one_pass(store: Store) -> None:
     # A few queries, not one for each machine; 39 instructions for a machine, also when there are 10,000.
     assert len(counted.statements) <= 6
     assert counted.instructions < 100 * len(rows)
+
+
+def test_a_report_costs_the_same_however_many_machines_and_strangers_there_are(store: Store) -> None:
+    def one(number: int) -> tuple[int, int]:
+        mac = f"52:54:00:ff:00:{number:02x}"
+        uuid = f"4c4c4544-0042-3510-8054-00000000ff{number:02x}"
+        document = small(mac, boot_id=f"b{number}", uuid=uuid, serial=f"NEW{number:04d}")
+        with cost(store) as counted:
+            assert report(store, document, 100.0).is_new
+        return len(counted.statements), counted.instructions
+
+    one(0)  # makes the counter of ids
+    few = one(1)
+    with store.transaction():
+        for number in range(2_000):
+            mac = Mac.from_bytes(b"\x02\0" + number.to_bytes(4, "big"))
+            store.machines.add(Machine(0, f"m-{number:05d}", "discovered", f"u{number}", f"S{number}", (mac,)))
+            store.events.save([Entry(0, 99.0, 99.0, 1, Kind.DHCP, Mac(f"02:01{mac[5:]}"), None, "asked", {})])
+    many = one(2)
+    assert many[0] == few[0] <= 22
+    assert many[1] < 2 * few[1] + 500

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import json
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -93,3 +95,8 @@ def test_json_of_anything() -> None:
     assert dump({"path": Path("/x"), "mac": A, "text": "\0\ud800"}) == (
         '{"path":"/x","mac":"52:54:00:00:00:01","text":"\\u0000\\ud800"}'
     )
+
+
+def test_json_of_dataclasses_is_that_of_their_fields() -> None:
+    hardware = parse_report(full()).hardware
+    assert json.loads(dump(hardware)) == json.loads(json.dumps(dataclasses.asdict(hardware)))

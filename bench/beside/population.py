@@ -19,7 +19,7 @@ from tests.reports import full
 
 BATCH = 5000
 LEASE_SECONDS = 86_400.0
-STATES = ("discovered", "available", "allocated", "maintenance")
+STATES = ("discovered", "available", "deployed", "rejected")
 RACKS = 40
 
 

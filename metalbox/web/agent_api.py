@@ -20,11 +20,12 @@ from aiohttp import web
 
 from metalbox import inventory, orders
 from metalbox.errors import InvalidReport, NotFound
+from metalbox.intake import Intake
 from metalbox.journal import Journal, Kind
 from metalbox.machine import Mac, Machine
 from metalbox.orderrecords import Order
 from metalbox.presence import Presence
-from metalbox.report import Report, clean, parse_hello, parse_report, read_json, show
+from metalbox.report import Report, clean, parse_hello, read_json, show
 from metalbox.store import Database, Store
 
 log = logging.getLogger("metalbox.agent")
@@ -96,6 +97,7 @@ class AgentApi:
         self._presence = presence
         self._reported = reported
         self._hooks = hooks or Hooks()
+        self._intake = Intake(database, journal, self._hooks.report)
         self._finished = finished
         self._now = now
         self._agents: OrderedDict[str, _Agent] = OrderedDict()
@@ -128,12 +130,8 @@ class AgentApi:
     async def report(self, request: web.Request) -> web.Response:
         """The hardware. Stored on disk when this answers."""
         body = await read_body(request)
-        # A large report takes some 50 ms to check; packets do not wait for that.
-        checked: Report = await asyncio.to_thread(lambda: parse_report(read_json(body)))
         now, address = self._now(), request.remote or ""
-        # The report's lines look back at the boot, which must be in the database by then.
-        await self._journal.flush()
-        reported = await self._database.run(self._hooks.report, checked, address, now)
+        checked, reported = await self._intake.take(body, address, now)
         machine, mac = reported.machine, checked.agent.booted_mac
         if mac:
             self._presence.saw(mac, address, now=now)
