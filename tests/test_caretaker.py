@@ -122,7 +122,7 @@ class Site:
             await self.wait(lambda: self.state().startswith(state))
 
     async def wait(self, happened: Callable[[], bool]) -> None:
-        for _ in range(1500):
+        for _ in range(6000):
             if happened():
                 return
             await asyncio.sleep(0.01)

@@ -182,7 +182,7 @@ async def test_the_task_survives_a_full_disk(tmp_path: Path, monkeypatch: pytest
     journal = Journal(database)
     journal.record(Kind.LOG, "news", now=1.0)
     running = asyncio.create_task(journal.run())
-    await asyncio.wait_for(database.refused.wait(), 10.0)
+    await asyncio.wait_for(database.refused.wait(), 60.0)
     database.broken = False
     assert await journal.wait(0, 10.0)
     running.cancel()

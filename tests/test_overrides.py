@@ -46,7 +46,7 @@ class Room:
             yield worker
 
     async def order(self, verb: Verb, boot: Override | None = None) -> None:
-        saved = await self.worker.wait(await self.worker.order(self.machine, verb, boot), 5)
+        saved = await self.worker.wait(await self.worker.order(self.machine, verb, boot), 60)
         assert saved.outcome.get("done"), saved
 
     async def later(self, seconds: float, *, alive: bool = False) -> list[str]:
@@ -156,11 +156,11 @@ async def test_killed_between_the_override_and_the_power_on(room: Room) -> None:
     room.box.blocks = asyncio.Event()
     async with room.life() as worker:
         number = await worker.order(room.machine, Verb.ON, PXE)
-        await asyncio.sleep(0.8)
+        await asyncio.wait_for(room.box.held.wait(), 60)
     assert room.box.done == ["boot pxe"]
     room.box.blocks = None
     async with room.life() as worker:
-        assert (await worker.wait(number, 5)).outcome["done"]
+        assert (await worker.wait(number, 60)).outcome["done"]
         assert (await room.later(1, alive=True))[-1] == "boot none"
 
 

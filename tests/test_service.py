@@ -131,7 +131,7 @@ def test_a_taken_port_is_one_sentence(site: Site, kind: str, address: str, port:
     if kind == "tcp":
         other.listen()
     process = site.start()
-    _, errors = process.communicate(timeout=20)
+    _, errors = process.communicate(timeout=60)
     other.close()
     assert process.returncode == 1
     (sentence,) = [line for line in errors.splitlines() if line.startswith("metalbox: ")]
@@ -144,7 +144,7 @@ def test_a_second_service_on_the_same_store_is_refused(site: Site) -> None:
     first = site.start()
     read_until_ready(first)
     second = site.start()
-    _, errors = second.communicate(timeout=20)
+    _, errors = second.communicate(timeout=60)
     assert second.returncode == 1
     assert "in use by another metalbox service" in errors
     assert end(first)[0] == 0
@@ -165,7 +165,7 @@ def test_after_a_crash_it_starts_again_over_its_own_remains(site: Site) -> None:
 def test_an_interface_that_is_not_there(site: Site) -> None:
     (site.folder / "other.yaml").write_text(CONFIG.format(dir=site.folder).replace("[eth0]", "[eth7]"))
     process = site.start(file="other.yaml")
-    _, errors = process.communicate(timeout=20)
+    _, errors = process.communicate(timeout=60)
     assert process.returncode == 1
     assert "eth7" in errors
     assert "Traceback" not in errors
@@ -201,7 +201,7 @@ def test_two_capabilities_are_enough(site: Site) -> None:
 @pytest.mark.root
 def test_without_low_ports_it_does_not_start(site: Site) -> None:
     process = site.start(*setpriv("+net_raw"))
-    _, errors = process.communicate(timeout=20)
+    _, errors = process.communicate(timeout=60)
     assert process.returncode == 1
     assert errors == (
         "metalbox: cannot listen on UDP port 67 of interface eth0: not permitted; "
@@ -228,7 +228,7 @@ def test_without_raw_frames_it_serves_and_says_what_is_missing(site: Site) -> No
 def test_systemd_is_told(site: Site) -> None:
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
         manager.bind(str(site.folder / "notify"))
-        manager.settimeout(15)
+        manager.settimeout(60)
         process = site.start(NOTIFY_SOCKET=str(site.folder / "notify"))
         assert manager.recv(100) == b"READY=1"
         read_until_ready(process)

@@ -35,8 +35,8 @@ A = disk("A")
 
 
 async def until(is_so: Callable[[], Any], what: str) -> None:
-    """Wait for what happens in the background, at most 5 s."""
-    for _ in range(100):
+    """Wait for what happens in the background, at most a minute."""
+    for _ in range(1200):
         if await is_so():
             return
         await asyncio.sleep(0.05)

@@ -101,7 +101,7 @@ class Server:
         return [line for _, verb, document in self.said if verb == "log" for line in document["lines"]]
 
 
-def until(happened: Callable[[], object], seconds: float = 10.0) -> None:
+def until(happened: Callable[[], object], seconds: float = 60.0) -> None:
     """Wait for something that other threads do."""
     deadline = time.monotonic() + seconds
     while not happened():

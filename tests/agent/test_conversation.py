@@ -55,7 +55,7 @@ class Bench:
             yield
         finally:
             self.conversation.stop()
-            thread.join(10)
+            thread.join(60)
             assert not thread.is_alive()
 
 
@@ -69,6 +69,14 @@ def server() -> Iterator[Server]:
 @pytest.fixture
 def bench(server: Server, tmp_path: Path) -> Bench:
     return Bench(server.url, tmp_path, FAST)
+
+
+def assert_unhurried(server: Server, verb: str, seconds: float) -> None:
+    """It asks on, at most every twentieth of a second; on a busy computer it takes longer."""
+    began = time.monotonic()
+    time.sleep(seconds)
+    until(lambda: server.count(verb) >= 2)
+    assert server.count(verb) < 20 * (time.monotonic() - began)
 
 
 def test_hello_then_report_then_waiting(server: Server, bench: Bench) -> None:
@@ -125,15 +133,13 @@ def test_a_server_that_forgot_gets_the_report_again(server: Server, bench: Bench
 def test_a_server_that_never_knows_is_not_asked_in_a_hurry(server: Server, bench: Bench) -> None:
     server.refuse["orders"] = (404, {"error": "unknown boot"})
     with bench.talking():
-        time.sleep(1.5)
-    assert 2 <= server.count("report") < 20
+        assert_unhurried(server, "report", 1.5)
 
 
 def test_a_refused_report_is_told_and_not_repeated_in_a_hurry(server: Server, bench: Bench) -> None:
     server.refuse["report"] = (422, {"error": "hardware.nics[0].mac: expected a text"})
     with bench.talking():
-        time.sleep(1.5)
-        assert 2 <= server.count("report") < 20
+        assert_unhurried(server, "report", 1.5)
         server.refuse.clear()
         until(lambda: server.count("orders"))
     console = bench.console.getvalue()
@@ -143,8 +149,7 @@ def test_a_refused_report_is_told_and_not_repeated_in_a_hurry(server: Server, be
 def test_a_server_that_does_not_hold_the_poll_is_not_asked_in_a_hurry(server: Server, bench: Bench) -> None:
     server.poll_seconds = 0.0
     with bench.talking():
-        time.sleep(1.0)
-    assert 2 <= server.count("orders") <= 25
+        assert_unhurried(server, "orders", 1.0)
 
 
 def test_an_ill_server_is_waited_for(server: Server, bench: Bench) -> None:

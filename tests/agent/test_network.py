@@ -57,14 +57,14 @@ def test_the_port_that_reaches_the_server_is_found(net: Namespaces) -> None:
     mac = net.mac("machine", "eth0")
     agent = boot(net, f"quiet metalbox.server={server.url} metalbox.mac={mac}", "eth0", "eth1")
     try:
-        until(lambda: server.count("report"), 20)
+        until(lambda: server.count("report"), 60)
         assert server.last("report")["agent"]["interface"] == "eth1"
         (address,) = net.addresses("machine", "eth1")
         assert address.startswith("192.0.2.1") and net.addresses("machine", "eth0") == []
-        until(server.lines, 20)
+        until(server.lines, 60)
     finally:
         agent.terminate()
-        _, told = agent.communicate(timeout=10)
+        _, told = agent.communicate(timeout=60)
         server.stop()
     assert agent.returncode == 0
     assert f"metalbox: reached {server.url} by eth1, from {address}" in told
@@ -86,11 +86,11 @@ def test_a_vlan_by_kernel_argument(net: Namespaces) -> None:
     server = serve(net, "lan")
     agent = boot(net, f"metalbox.server={server.url} metalbox.vlan=100", "eth0")
     try:
-        until(lambda: server.count("hello"), 20)
+        until(lambda: server.count("hello"), 60)
         assert net.addresses("machine", "eth0.100")[0].startswith("192.0.2.1")
     finally:
         agent.terminate()
-        agent.communicate(timeout=10)
+        agent.communicate(timeout=60)
         server.stop()
 
 

@@ -97,7 +97,7 @@ class Terminal:
     shown: bytes = b""
 
     async def until(self, text: bytes) -> None:
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             while text not in self.shown:
                 try:
                     self.shown += os.read(self.primary, 4096)
@@ -112,7 +112,7 @@ class Terminal:
         return not termios.tcgetattr(self.primary)[3] & termios.ICANON
 
     async def exit_code(self) -> int:
-        return await asyncio.wait_for(self.process.wait(), 20)
+        return await asyncio.wait_for(self.process.wait(), 60)
 
 
 COMMAND = (sys.executable, "-m", "metalbox", "console")
@@ -144,7 +144,7 @@ async def piped(path: str, *words: str, stdin: bytes = b"") -> tuple[int, bytes,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
     )
-    output, errors = await asyncio.wait_for(process.communicate(stdin), 30)
+    output, errors = await asyncio.wait_for(process.communicate(stdin), 90)
     assert process.returncode is not None
     return process.returncode, output, errors
 

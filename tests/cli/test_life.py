@@ -167,11 +167,14 @@ async def test_waiting_shows_the_progress_to_the_end(stack: Stack, capsys: pytes
     await claim(stack, order)
     news = {"disks": {"A": {"phase": "erase", "percent": 41.7, "left": 3600}, "B": {"phase": "verify", "percent": 9}}}
     assert await say(stack, order, "progress", progress=news) == 200
-    await asyncio.sleep(1.5)
+    shown = ""
+    async with asyncio.timeout(60):
+        while f"{NAME}: erasing: A erase 40%, B verify 0%\n" not in shown:
+            await asyncio.sleep(0.05)
+            shown += capsys.readouterr().out
     await done(stack, order)
     assert await waiting == 0
     lines = capsys.readouterr().out.splitlines()
-    assert f"{NAME}: erasing: A erase 40%, B verify 0%" in lines
     assert lines[-1] == f"{NAME}: is available"
 
 
@@ -192,7 +195,7 @@ async def test_waiting_ends_with_a_fault_and_its_evidence(stack: Stack, capsys: 
 
 
 async def wait(stack: Stack) -> int:
-    return await asyncio.to_thread(follow, str(stack.socket), [NAME], 20)
+    return await asyncio.to_thread(follow, str(stack.socket), [NAME], 60)
 
 
 async def test_waiting_outlives_a_restart_of_the_service(stack: Stack, capsys: pytest.CaptureFixture[str]) -> None:

@@ -71,7 +71,7 @@ def talk(path: str) -> None:
 
 async def test_messages_of_every_size(tmp_path: Path) -> None:
     async with serving(tmp_path, echo) as path:
-        await asyncio.wait_for(asyncio.to_thread(talk, path), 20)
+        await asyncio.wait_for(asyncio.to_thread(talk, path), 60)
 
 
 async def test_a_refusal_with_its_body(tmp_path: Path) -> None:

@@ -26,7 +26,7 @@ FIRST = int(IPv4Address("192.0.2.100"))
 
 
 async def settle(probe: Probe, count: int) -> None:
-    for _ in range(100):
+    for _ in range(3000):
         await asyncio.sleep(0.02)
         if probe.counters["in use"] >= count:
             return

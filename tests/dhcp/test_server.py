@@ -113,7 +113,7 @@ def sniffer(net: Namespaces) -> Iterator[socket.socket]:
         yield sock
 
 
-async def heard(sock: socket.socket, seconds: float = 2) -> bytes | None:
+async def heard(sock: socket.socket, seconds: float = 30) -> bytes | None:
     try:
         async with asyncio.timeout(seconds):
             return await asyncio.get_running_loop().sock_recv(sock, 4096)
@@ -150,11 +150,11 @@ EVERYONE = ("255.255.255.255", 67)
 
 
 async def settle(true: Callable[[], bool]) -> None:
-    for _ in range(200):
+    for _ in range(6000):
         if true():
             return
         await asyncio.sleep(0.01)
-    raise AssertionError("it did not happen within 2 s")
+    raise AssertionError("it did not happen within a minute")
 
 
 async def test_offer_and_ack_by_broadcast_with_one_line_in_the_journal() -> None:
@@ -226,7 +226,7 @@ async def test_the_pxe_port_answers_the_port_that_asked(port: int) -> None:
         rig.net.up("client", "eth0", "192.0.2.50/24")
         with client_socket(rig.net, port) as sock:
             sock.sendto(message(Message.REQUEST, flags=0, ciaddr="192.0.2.50", options=UEFI), (OURS, 4011))
-            async with asyncio.timeout(2):
+            async with asyncio.timeout(30):
                 data, source = await asyncio.get_running_loop().sock_recvfrom(sock, 4096)
         assert source == (OURS, 4011)
         ack = parse_packet(data)
@@ -245,7 +245,7 @@ async def test_an_interface_with_two_addresses_answers_from_the_one_asked() -> N
             rig.server.open()
         with client_socket(net, 4011) as sock:
             sock.sendto(message(Message.REQUEST, ciaddr="192.0.2.50", options=UEFI), ("192.0.2.2", 4011))
-            async with asyncio.timeout(2):
+            async with asyncio.timeout(30):
                 _, source = await asyncio.get_running_loop().sock_recvfrom(sock, 4096)
         assert source == ("192.0.2.2", 4011)
         rig.server.close()
@@ -328,7 +328,7 @@ async def test_a_store_that_stays_broken_ends_the_service(monkeypatch: pytest.Mo
         with client_socket(net) as sock:
             sock.sendto(request(), EVERYONE)
             with pytest.raises(ExceptionGroup) as caught:
-                async with asyncio.timeout(5):
+                async with asyncio.timeout(60):
                     await rig.server.run()
         assert caught.group_contains(OSError, match="the disk is full")
         rig.server.close()

@@ -67,11 +67,11 @@ class Server:
 
     def stop(self) -> tuple[int, str]:
         """Let it end by itself; its exit code and what it wrote to standard error."""
-        _, errors = self.process.communicate(timeout=10)
+        _, errors = self.process.communicate(timeout=60)
         return self.process.returncode, errors
 
 
-def until(true: Callable[[], bool], what: str, seconds: float = 10) -> None:
+def until(true: Callable[[], bool], what: str, seconds: float = 60) -> None:
     """Wait for what another process does; fails with `what` when it does not."""
     deadline = time.monotonic() + seconds
     while not true():

@@ -55,7 +55,7 @@ def test_beside_a_site_server(tmp_path: Path) -> None:
             leases = f"--dhcp-leasefile={tmp_path}/leases"
             net.popen("site", "dnsmasq", *DNSMASQ, leases, "--dhcp-range=192.0.2.100,192.0.2.199,1h", stderr=log)
             net.popen("server", *metalbox, "serve", "--config", str(tmp_path / "box.yaml"), stdout=log, stderr=log)
-        deadline = time.monotonic() + 15
+        deadline = time.monotonic() + 90
         while not (tmp_path / "metalbox.sock").exists():
             assert time.monotonic() < deadline, (tmp_path / "log").read_text()
             time.sleep(0.05)

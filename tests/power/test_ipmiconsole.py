@@ -41,7 +41,7 @@ class Machine:
         assert self._writer is not None, "the simulator did not connect"
         self._writer.write(data)
 
-    async def wait_typed(self, data: bytes, seconds: float = 10) -> None:
+    async def wait_typed(self, data: bytes, seconds: float = 60) -> None:
         async with asyncio.timeout(seconds):
             while bytes(self.typed) != data:
                 self._news.clear()
@@ -65,7 +65,7 @@ async def bmc(machine: Machine, tmp_path: Path) -> AsyncIterator[Simulator]:
     await asyncio.sleep(0.05)
 
 
-async def read(console: Console, count: int, seconds: float = 20) -> bytes:
+async def read(console: Console, count: int, seconds: float = 60) -> bytes:
     data = b""
     async with asyncio.timeout(seconds):
         while len(data) < count:
@@ -175,7 +175,7 @@ async def test_a_bmc_that_falls_silent(bmc: Simulator, monkeypatch: pytest.Monke
         await console.write(b"x")
         with pytest.raises(BmcHung, match="does not acknowledge"):
             await read(console, 1)
-        await asyncio.wait_for(console.close(), 10)
+        await asyncio.wait_for(console.close(), 60)
 
 
 async def test_a_bmc_that_dies(bmc: Simulator) -> None:
@@ -215,7 +215,7 @@ async def test_a_caller_who_leaves_leaves_nothing_open(bmc: Simulator) -> None:
             continue
         opening.cancel()
         await asyncio.wait({opening})
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(90):
             while True:
                 try:
                     console = await power.console()
@@ -241,7 +241,7 @@ async def test_ipmitool_sees_the_same(bmc: Simulator, machine: Machine) -> None:
         with pytest.raises(BmcConsoleInUse, match="in use"):
             await connect(endpoint(bmc.port)).console()
         os.write(primary, b"\r~.")
-        await asyncio.wait_for(process.wait(), 20)
+        await asyncio.wait_for(process.wait(), 60)
     finally:
         if process.returncode is None:
             process.kill()
@@ -260,7 +260,7 @@ async def shown(terminal: int, end: bytes) -> bytes:
     """What a program wrote to its terminal until `end`."""
     data = b""
     os.set_blocking(terminal, False)
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while end not in data:
             try:
                 data += os.read(terminal, 4096)

@@ -57,7 +57,7 @@ async def test_a_firmware_that_shows_itself(power: Power, rack: Rack) -> None:
     first = await power.console()
     # What it wrote before somebody looked is gone.
     rack.reset("one")
-    seen = await until(first, b"SeaBIOS", 30)
+    seen = await until(first, b"SeaBIOS", 90)
     assert b"Connected to domain" not in seen
     assert b"Escape character" not in seen
     with pytest.raises(BmcConsoleInUse, match="console session exists"):
@@ -65,10 +65,10 @@ async def test_a_firmware_that_shows_itself(power: Power, rack: Rack) -> None:
     second = await power.console(force=True)
     with pytest.raises(PowerError):
         while True:
-            await asyncio.wait_for(first.read(), 20)
+            await asyncio.wait_for(first.read(), 60)
     await first.close()
     rack.reset("one")
-    await until(second, b"SeaBIOS", 30)
+    await until(second, b"SeaBIOS", 90)
     # virsh's own escape is no key of the machine's, and does not end the console either.
     await second.write(b"\x1e")
     await second.write(b"\x02")
@@ -77,7 +77,7 @@ async def test_a_firmware_that_shows_itself(power: Power, rack: Rack) -> None:
     await power.off()
     with pytest.raises(BmcRefused, match="ended"):
         while True:
-            await asyncio.wait_for(second.read(), 20)
+            await asyncio.wait_for(second.read(), 60)
     with pytest.raises(BmcRefused):
         await second.write(b"x")
     await second.close()

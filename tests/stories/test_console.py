@@ -59,7 +59,7 @@ class Screen:
             self.read()
             return self._process.poll() is not None
 
-        rack.wait_until(ended, 30, "the program to end")
+        rack.wait_until(ended, 90, "the program to end")
         return int(self._process.returncode)
 
     def close(self) -> None:
@@ -188,14 +188,14 @@ def foreign(rack: Rack, name: str, screens: list[Screen]) -> Screen:
     def activated() -> Screen | None:
         screen = Screen(argv, {"IPMI_PASSWORD": bmc.password})
         screens.append(screen)
-        deadline = time.monotonic() + 5
+        deadline = time.monotonic() + 20
         while b"for help]" not in screen.read():
             if b"already active" in screen.shown or time.monotonic() > deadline:
                 return None
             time.sleep(0.05)
         return screen
 
-    ipmitool = rack.wait_until(activated, 40, "the console to be closed some seconds after its last viewer")
+    ipmitool = rack.wait_until(activated, 90, "the console to be closed some seconds after its last viewer")
     echo(rack, ipmitool, name, b"seen-by-ipmitool")
     ours = subprocess.run(command(rack, name), check=False, capture_output=True, timeout=60, stdin=subprocess.DEVNULL)
     assert ours.returncode == 4

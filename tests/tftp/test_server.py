@@ -66,7 +66,7 @@ class Rig:
         sock.sendto(data, (address, self.server._settings.port))
 
     async def hear(self, sock: socket.socket) -> tuple[bytes, tuple[str, int]]:
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(60):
             data, source = await self.loop.sock_recvfrom(sock, 2048)
             return data, source
 
@@ -95,7 +95,7 @@ class Rig:
 
     async def idle(self) -> None:
         """Until no transfer is under way."""
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(60):
             while self.server.transfers:  # noqa: ASYNC110 - it has nothing else to wait for
                 await asyncio.sleep(0.001)
 
@@ -321,7 +321,7 @@ async def test_blocks_larger_than_a_segment_may_be(tmp_path: Path) -> None:
         r.ask(sock, rrq("f", blksize=40_000, windowsize=2))
         _, server = await r.hear(sock)
         sock.sendto(ack(0), server)
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(60):
             got = [await r.loop.sock_recv(sock, 65536) for _ in range(2)]
         assert b"".join(d[4:] for d in got) == DATA[:80_000]
 

@@ -54,7 +54,7 @@ async def poll(stack: Stack) -> list[Mapping[str, Any]]:
 
 async def erase_order(stack: Stack, *disks: dict[str, Any]) -> Mapping[str, Any]:
     """Go on until the erase order is told, as an agent would."""
-    for _ in range(100):
+    for _ in range(1200):
         if (await life(stack))["state"] not in ("erasing", "retiring"):
             await asyncio.sleep(0.05)  # the wish is still on its way
             continue

@@ -131,7 +131,7 @@ async def test_errors_are_sentences(error: Exception, status: int, sentence: str
     port = listener.getsockname()[1]
 
     def ask(path: str) -> bytes:
-        with socket.create_connection(("127.0.0.1", port), timeout=5) as sock:
+        with socket.create_connection(("127.0.0.1", port), timeout=60) as sock:
             sock.sendall(f"GET {path} HTTP/1.0\r\n\r\n".encode())
             return sock.makefile("rb").read().split(b"\r\n\r\n", 1)[1]
 

@@ -41,7 +41,7 @@ class Machine:
         self.line.write(data)
 
     async def hears(self, data: bytes) -> None:
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             while bytes(self.typed) != data:
                 self.news.clear()
                 await self.news.wait()
@@ -65,7 +65,7 @@ async def machine(stack: Stack, tmp_path: Path) -> AsyncIterator[Machine]:
 
 async def until(socket: aiohttp.ClientWebSocketResponse, end: bytes) -> bytes:
     data = b""
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while not data.endswith(end):
             message = await socket.receive()
             assert message.type in (aiohttp.WSMsgType.BINARY, aiohttp.WSMsgType.TEXT), message
@@ -74,7 +74,7 @@ async def until(socket: aiohttp.ClientWebSocketResponse, end: bytes) -> bytes:
 
 
 async def noted(socket: aiohttp.ClientWebSocketResponse, kind: str) -> dict[str, Any]:
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while True:
             message = await socket.receive()
             if message.type is aiohttp.WSMsgType.TEXT and (note := json.loads(message.data))["kind"] == kind:
