@@ -9,17 +9,20 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from shutil import which
 from typing import Any
 
 import pytest
 
 from metalbox.cli.main import main
 from metalbox.config import Mode
+from metalbox.errors import BuildError
 from metalbox.lab import bootable
 from metalbox.lab.hypervisor import make_disk
 from metalbox.lab.machines import MIB, BmcKind, Bus, Defect, Disk, Failing, Firmware, MachineSpec
 from metalbox.lab.rack import Rack
-from tests.stories import ondisk
+from tests.stories import ondisk, san
+from tests.stories.conftest import folder_of
 
 pytestmark = pytest.mark.firmware
 
@@ -94,6 +97,11 @@ def kinds(rack: Rack, name: str) -> list[str]:
     """What certificates and failure records there are of a machine, the oldest first."""
     rows = rack.call("GET", "/api/v1/certificates", {"machine": name})["certificates"]
     return [row["kind"] for row in reversed(rows)]
+
+
+def transports(rack: Rack, name: str) -> list[str]:
+    """How the disks of its last report are attached."""
+    return [disk["transport"] for disk in rack.call("GET", f"/api/v1/machines/{name}")["hardware"]["disks"]]
 
 
 def proven(rack: Rack, folder: Path, name: str) -> None:
@@ -320,3 +328,34 @@ def test_a_swapped_disk_and_one_that_fails(
     assert kinds(rack, name)[2:] == ["drive", "drive", "machine"]
     proven(rack, tmp_path, name)
     assert {path: ondisk.digest(path) for path in (old, stick)} == {path: kept[path] for path in (old, stick)}
+
+
+def test_a_lun_of_the_storage_network_keeps_every_byte(rack_factory: RackFactory, tmp_path: Path) -> None:
+    """An operator has attached a LUN to the agent: the disk beside it is erased, the LUN is left as it is."""
+    if which("tgtd") is None:
+        pytest.skip("there is no iSCSI target: install Debian's package tgt")
+    try:
+        agent = san.image(folder_of("agent"), tmp_path / "agent")
+    except BuildError as error:
+        pytest.skip(f"there is no initiator for the agent's image: {error}")
+    name = "lab0001"
+    rack = rack_factory(mode=Mode.FULL, machines=[MachineSpec(disks=full(1, Bus.SCSI))], agent=agent)
+    rack.up()
+    (built_in,), lun = files(rack, name), tmp_path / "lun"
+    make_disk(lun, SIZE, "random")
+    ondisk.lvm_volume(lun)
+    before, kept = ondisk.blocks([built_in]), ondisk.digest(lun)
+    with san.target(rack, lun):
+        rack.power_on(name)
+        rack.wait_console(name, san.ATTACHED, 180)
+        rack.wait_for_machine(name, 60)
+        assert metalbox(rack, "report", name) == 0
+        rack.wait_until(lambda: "iscsi" in transports(rack, name), 60, "the LUN to be reported")
+        assert metalbox(rack, "accept", name, "--yes", "--wait", "240") == 0
+        gone([built_in], before)
+        assert ondisk.digest(lun) == kept
+    rows = rack.call("GET", "/api/v1/certificates", {"machine": name})["certificates"]
+    assert [row["kind"] for row in rows] == ["machine", "drive"]
+    document = rack.call("GET", f"/api/v1/certificates/{rows[0]['number']}")
+    (untouched,) = document["untouched"]
+    assert "it is a LUN in a storage network (iscsi), and others may use it" in untouched["reason"], untouched
