@@ -108,18 +108,20 @@ def number(value: float) -> str:
 
 
 def ratio_lines(ratios: Mapping[str, float]) -> list[str]:
-    """`ratio NAME VALUE goal VALUE`, in the order of the goals; one without a goal says so with a dash."""
-    order = {name: place for place, name in enumerate(GOALS)}
-    lines = []
-    for name in sorted(ratios, key=lambda name: (order.get(name, len(order)), name)):
-        goal = GOALS.get(name)
-        lines.append(f"ratio {name} {ratios[name]:.3f} goal {goal.text if goal else '-'}")
-    return lines
+    """`ratio NAME VALUE goal VALUE` in the order of the goals, after what has no goal: `also NAME VALUE`."""
+    free = [f"also {name} {value:.3f}" for name, value in sorted(ratios.items()) if name not in GOALS]
+    return free + [
+        f"ratio {name} {ratios[name]:.3f} goal {goal.value:g}" for name, goal in GOALS.items() if name in ratios
+    ]
 
 
 def missed(ratios: Mapping[str, float]) -> list[str]:
-    """The names whose goal is not reached."""
-    return [name for name, value in ratios.items() if name in GOALS and not GOALS[name].is_met(value)]
+    """`NAME VALUE, not >=GOAL` of each goal that is not reached."""
+    return [
+        f"{name} {ratios[name]:.3f}, not {goal.text}"
+        for name, goal in GOALS.items()
+        if name in ratios and not goal.is_met(ratios[name])
+    ]
 
 
 def _cell(text: str, width: int, is_left: bool) -> str:

@@ -22,6 +22,9 @@ PACKAGES = {
     "atftpd": "atftpd",
     "nginx": "nginx-light",
     "gcc": "gcc",
+    "ethtool": "ethtool",
+    "curl": "curl",
+    "wrk": "wrk",
 }
 UNPACKED = {"in.tftpd": "tftpd-hpa"}
 FOLDER = Path(__file__).parents[2] / "var" / "bench"

@@ -13,6 +13,7 @@ HTTP_PORT = 8080
 # isc-dhcpd becomes slower with the size of its pool: this one is its better figure (12,288 addresses).
 SMALL_POOL = ("10.64.1.0", "10.64.48.255")
 SMALL_POOL_SIZE = 12_000
+ISC_SAME_POOL = "isc-dhcpd, our pool"
 
 
 def kea(program: str, *, threads: int, sockets: str = "udp") -> Recipe:
@@ -65,7 +66,7 @@ def dnsmasq_dhcp(program: str) -> Recipe:
     return recipe
 
 
-def isc_dhcpd(program: str) -> Recipe:
+def isc_dhcpd(program: str, pool: tuple[str, str] = SMALL_POOL, name: str = "isc-dhcpd") -> Recipe:
     """isc-dhcpd, which syncs its lease file for each ACK."""
 
     def recipe(folder: Path) -> Plan:
@@ -74,11 +75,11 @@ def isc_dhcpd(program: str) -> Recipe:
         network = SUBNET.partition("/")[0]
         config.write_text(
             "authoritative;\nping-check false;\ndefault-lease-time 3600;\nmax-lease-time 3600;\n"
-            f"subnet {network} netmask {NETMASK} {{\n  range {SMALL_POOL[0]} {SMALL_POOL[1]};\n"
+            f"subnet {network} netmask {NETMASK} {{\n  range {pool[0]} {pool[1]};\n"
             f"  option routers {SERVER};\n  option domain-name-servers {SERVER};\n}}\n"
         )
         command = (program, "-4", "-f", "-q", "-user", "root", "-group", "root", "-cf", str(config), "-lf", str(leases))
-        return Plan("isc-dhcpd", ((*command, "-pf", str(folder / "pid"), "eth0"),))
+        return Plan(name, ((*command, "-pf", str(folder / "pid"), "eth0"),))
 
     return recipe
 
@@ -121,7 +122,9 @@ def nginx_configuration(folder: Path, files: Path) -> str:
     return (
         f"daemon off;\nuser root;\nworker_processes auto;\npid {folder}/nginx.pid;\nerror_log {folder}/error.log;\n"
         "worker_rlimit_nofile 16384;\nevents { worker_connections 8192; }\nhttp {\n"
-        f"  access_log {folder}/access.log;\n  sendfile on;\n  tcp_nopush on;\n  client_max_body_size 4m;\n{temporary}"
+        f"  access_log {folder}/access.log;\n  sendfile on;\n  tcp_nopush on;\n  client_max_body_size 4m;\n"
+        # Else it hangs up after 1000 requests.
+        f"  keepalive_requests 100000000;\n{temporary}"
         f"  server {{ listen {SERVER}:{HTTP_PORT} backlog=4096; root {files};\n"
         "    location /agent/v1/ { return 200 '{}'; }\n  }\n}\n"
     )

@@ -3,23 +3,31 @@
 from __future__ import annotations
 
 import os
+import statistics
 from collections.abc import Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
 from bench.beside import packages, peers
 from bench.beside.figures import Results
 from bench.beside.rounds import Run
-from bench.beside.servers import METALBOX, Metered, Recipe, metalbox, metered
+from bench.beside.servers import METALBOX, Metered, Recipe, Running, metalbox, metered
+from bench.beside.wire import SERVER
 
-PROGRAMS = ("in.tftpd", "atftpd", "dnsmasq", "gcc")
-COLUMNS = ("mb_per_second", "cpu_ms_per_mib", "p50_ms", "p99_ms", "retries", "repeated", "failed", "rss_mb")
+PROGRAMS = ("in.tftpd", "atftpd", "dnsmasq", "gcc", "ethtool", "curl")
+COLUMNS = (
+    "mb_per_second", "cpu_ms_per_mib", "p50_ms", "p99_ms", "retries", "repeated", "failed", "rss_mb", "load_cpu",
+)  # fmt: skip
 # A boot file's name, for metalbox serves no other.
 NAME = "snponly.efi"
 SIZE = 1 << 20
-SECONDS = 2.0
+SECONDS = 1.2
 # Its children are waited for by nobody, so that the kernel forgets what they used.
 FORKS = "tftpd-hpa"
+# How often curl fetches the file.
+WITNESS_TIMES = 40
+WITNESS = "w1 b1428 x1, curl"
 # What knows windowsize (RFC 7440).
 KNOWS_WINDOWS = frozenset({METALBOX, "atftpd"})
 
@@ -33,12 +41,14 @@ class Case:
     clients: int
     delay_ms: float = 0.0
     transfers: int = 0
+    has_offload: bool = True
 
     @property
     def name(self) -> str:
         """For the table."""
         far = f", {self.delay_ms:g} ms away" if self.delay_ms else ""
-        return f"w{self.window} b{self.blksize} x{self.clients}{far}"
+        plain = "" if self.has_offload else ", no offload"
+        return f"w{self.window} b{self.blksize} x{self.clients}{far}{plain}"
 
 
 NEAR = (
@@ -50,8 +60,10 @@ NEAR = (
     Case(16, 1428, 1),
     Case(16, 1428, 64),
 )
+# A network card that cuts no trains of UDP itself: the server's kernel does it.
+PLAIN = (Case(4, 1428, 64, has_offload=False), Case(16, 1428, 64, has_offload=False))
 # The time of one transfer counts: its floor is the round trip times the windows of the file.
-FAR = (Case(1, 1428, 4, 1.0, 4), Case(4, 1428, 4, 1.0, 12), Case(4, 1428, 4, 5.0, 4), Case(16, 1428, 4, 5.0, 12))
+FAR = (Case(1, 1428, 4, 1.0, 4), Case(4, 1428, 4, 1.0, 8), Case(4, 1428, 4, 5.0, 4), Case(16, 1428, 4, 5.0, 8))
 
 
 def recipes(programs: Mapping[str, str], files: Path) -> dict[str, Recipe]:
@@ -87,7 +99,12 @@ def is_answering(run: Run, files: Path) -> bool:
 def sample(measured: Metered) -> dict[str, float]:
     """The figures of the table."""
     mib = max(measured.figures["bytes"] / 2**20, 1e-6)
-    return {**measured.figures, "cpu_ms_per_mib": 1e3 * measured.cpu / mib, "rss_mb": measured.rss}
+    return {
+        **measured.figures,
+        "cpu_ms_per_mib": 1e3 * measured.cpu / mib,
+        "rss_mb": measured.rss,
+        "load_cpu": measured.figures["cpu_seconds"] / measured.figures["seconds"],
+    }
 
 
 def is_asked(name: str, case: Case) -> bool:
@@ -105,16 +122,41 @@ def measure(run: Run) -> Results:
         for name, recipe in run.turns(servers, number):
             with run.start(recipe) as server:
                 server.until(lambda: is_answering(run, files))
-                for case in (*NEAR, *FAR):
+                for case in (*NEAR, *(PLAIN if "ethtool" in programs else ()), *FAR):
                     if is_asked(name, case):
-                        with run.profiled(server, f"tftp-{name}-{case.name.replace(' ', '-')}"):
-                            measured = metered(server, lambda case=case: load(run, files, case))  # type: ignore[misc]
-                        figures = sample(measured)
-                        if name == FORKS:
-                            del figures["cpu_ms_per_mib"]
-                        results.add(case.name, name, run.told(case.name, name, figures))
+                        results.add(case.name, name, run.told(case.name, name, asked(run, server, files, case)))
+                if number == 0 and "curl" in programs:
+                    results.add(WITNESS, name, run.told(WITNESS, name, witness(run, server)))
     judge(results)
     return results
+
+
+def asked(run: Run, server: Running, files: Path, case: Case) -> dict[str, float]:
+    """One case of one server."""
+    with (
+        nullcontext() if case.has_offload else run.wire.without_offload(),
+        run.profiled(server, f"tftp-{server.name}-{case.name.replace(' ', '-')}"),
+    ):
+        figures = sample(metered(server, lambda: load(run, files, case)))
+    if server.name == FORKS:
+        del figures["cpu_ms_per_mib"]
+    return figures
+
+
+def witness(run: Run, server: Running) -> dict[str, float]:
+    """The same file by curl, again and again, to see what our generator says of one client in lockstep beside it."""
+    urls = [word for _ in range(WITNESS_TIMES) for word in ("-o", "/dev/null", f"tftp://{SERVER}/{NAME}")]
+    command = ["curl", "-sf", "--tftp-blksize", "1428", "-w", "%{size_download} %{time_total}\n", *urls]
+    before = server.cost().cpu
+    rows = [row.split() for row in run.wire.net.run("clients", *command, timeout=60).stdout.splitlines()]
+    took = [float(seconds) for _, seconds in rows]
+    total = sum(int(size) for size, _ in rows)
+    found = {"mb_per_second": total / sum(took) / 1e6, "p50_ms": 1e3 * statistics.median(took)}
+    return (
+        found
+        if server.name == FORKS
+        else {**found, "cpu_ms_per_mib": 1e3 * (server.cost().cpu - before) / (total / 2**20)}
+    )
 
 
 def load(run: Run, files: Path, case: Case) -> dict[str, float]:
@@ -141,10 +183,17 @@ def judge(results: Results) -> None:
     results.ratio("tftp_w4_vs_atftpd", Case(4, 1428, 64).name, rate, METALBOX, "atftpd")
     results.ratio("tftp_w16_vs_atftpd", Case(16, 1428, 64).name, rate, METALBOX, "atftpd")
     results.ratio("tftp_w16_1_vs_atftpd", Case(16, 1428, 1).name, rate, METALBOX, "atftpd")
+    results.ratio("tftp_w4_plain_vs_atftpd", PLAIN[0].name, rate, METALBOX, "atftpd")
+    results.ratio("tftp_w16_plain_vs_atftpd", PLAIN[1].name, rate, METALBOX, "atftpd")
     for milliseconds in (1.0, 5.0):
         worst = [found for case in FAR if case.delay_ms == milliseconds if (found := beside_best(results, case.name))]
         if worst:
             results.ratios[f"tftp_{milliseconds:g}ms_vs_best"] = max(worst)
+    for name in results.cases.get(WITNESS, {}):
+        lone, foreign = (results.median(case, name, rate) for case in (Case(1, 1428, 1).name, WITNESS))
+        results.notes.append(
+            f"{name}: one client in lockstep gets {lone:.0f} MB/s by our generator, {foreign:.0f} by curl"
+        )
     ours = [case.name for case in NEAR if case.clients == 64 and results.has(case.name, METALBOX)]
     results.ratios["tftp_failed_64"] = sum(results.summary(case, METALBOX, "failed").high for case in ours)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 from pathlib import Path
 
@@ -10,9 +11,9 @@ from bench.beside import packages, peers
 from bench.beside.figures import Results
 from bench.beside.rounds import Run
 from bench.beside.servers import METALBOX, Metered, Recipe, Running, metalbox, metered
-from bench.beside.wire import read_figures
+from bench.beside.wire import SERVER, read_figures
 
-PROGRAMS = ("nginx", "gcc")
+PROGRAMS = ("nginx", "gcc", "wrk")
 COLUMNS = (
     "mb_per_second",
     "per_second",
@@ -23,6 +24,7 @@ COLUMNS = (
     "errors",
     "deferred",
     "rss_mb",
+    "load_cpu",
 )
 ARCH = "x86_64"
 BIG = f"/agent/{ARCH}/initrd"
@@ -33,10 +35,11 @@ QUERY = (
     "&loader=ipxe-1.21.1&serial=&asset=&vendor=QEMU&product=Standard"
 )
 BIG_MIB = 256
-SECONDS = 3.0
+SECONDS = 2.0
 BIG_CONNECTIONS = (1, 16, 128)
 PULLS = 100
 BESIDE, KEPT, FRESH = "scripts beside 100 pulls", "scripts, 16 connections", "scripts, connection each"
+WITNESS = "scripts, 16 connections, wrk"
 
 
 def make_files(folder: Path, big_mib: int) -> Path:
@@ -74,7 +77,7 @@ def sample(measured: Metered) -> dict[str, float]:
     figures = measured.figures
     mib, requests = max(figures["bytes"] / 2**20, 1e-6), max(figures["requests"], 1)
     found = {**figures, "cpu_ms_per_mib": 1e3 * measured.cpu / mib, "rss_mb": measured.rss}
-    return {**found, "cpu_us": 1e6 * measured.cpu / requests}
+    return {**found, "cpu_us": 1e6 * measured.cpu / requests, "load_cpu": figures["cpu_seconds"] / figures["seconds"]}
 
 
 def measure(run: Run) -> Results:
@@ -89,6 +92,8 @@ def measure(run: Run) -> Results:
                 server.until(lambda: is_answering(run))
                 for case, figures in cases(run, server):
                     results.add(case, name, run.told(case, name, figures))
+                if number == 0 and "wrk" in programs:
+                    results.add(WITNESS, name, run.told(WITNESS, name, witness(run, server)))
     judge(results)
     return results
 
@@ -109,6 +114,23 @@ def cases(run: Run, server: Running) -> list[tuple[str, dict[str, float]]]:
     found.append((FRESH, sample(metered(server, lambda: load(SMALL + QUERY, 16, 0)))))
     found.append((BESIDE, beside(run)))
     return found
+
+
+def witness(run: Run, server: Running) -> dict[str, float]:
+    """The small script by wrk."""
+    url = f"http://{SERVER}:{peers.HTTP_PORT}{SMALL}{QUERY}"
+    before = server.cost().cpu
+    out = run.wire.net.run("clients", "wrk", "-t1", "-c16", f"-d{SECONDS:.0f}s", url, timeout=60).stdout
+    requests, seconds = wrk_figures(out)
+    return {"per_second": requests / seconds, "cpu_us": 1e6 * (server.cost().cpu - before) / max(requests, 1)}
+
+
+def wrk_figures(text: str) -> tuple[int, float]:
+    """How many requests in how many seconds wrk says that it made. Raises ValueError when it says nothing. Pure."""
+    found = re.search(r"(\d+) requests in ([0-9.]+)s", text)
+    if found is None:
+        raise ValueError(f"wrk told nothing: {text.strip()[-200:]!r}")
+    return int(found[1]), float(found[2])
 
 
 def beside(run: Run) -> dict[str, float]:
@@ -135,5 +157,12 @@ def judge(results: Results) -> None:
     results.ratio("http_big_vs_nginx", case, "mb_per_second", METALBOX, "nginx")
     results.ratio("http_cpu_vs_nginx", case, "cpu_ms_per_mib", METALBOX, "nginx")
     results.ratio("http_scripts_vs_nginx", KEPT, "per_second", METALBOX, "nginx")
+    for name in results.cases.get(WITNESS, {}):
+        per_second = [results.median(case, name, "per_second") for case in (KEPT, WITNESS)]
+        cost = [results.median(case, name, "cpu_us") for case in (KEPT, WITNESS)]
+        results.notes.append(
+            f"{name}: {per_second[0]:.0f} scripts/s of {cost[0]:.0f} us by our generator, {per_second[1]:.0f}/s of "
+            f"{cost[1]:.0f} us by wrk"
+        )
     if results.has(BESIDE, METALBOX):
         results.ratios["http_script_p99"] = results.median(BESIDE, METALBOX, "p99_ms")

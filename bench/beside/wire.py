@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import json
 import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +54,15 @@ class Wire:
 
     def __exit__(self, *exc: object) -> None:
         self.net.__exit__(*exc)
+
+    @contextmanager
+    def without_offload(self) -> Iterator[None]:
+        """The server's port as one whose hardware cuts no UDP trains: the kernel cuts them before they leave."""
+        self.net.run("server", "ethtool", "-K", "eth0", "tx-udp-segmentation", "off")
+        try:
+            yield
+        finally:
+            self.net.run("server", "ethtool", "-K", "eth0", "tx-udp-segmentation", "on")
 
     def command(self, generator: str, **options: object) -> list[str]:
         """A generator's command line at the clients' end; `in_flight=64` is --in-flight 64."""
