@@ -11,7 +11,6 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from metalbox.errors import InvalidReport, InvalidValue
 from metalbox.inventory import Reported
 from metalbox.journal import Journal
 from metalbox.report import Report, parse_report, read_json
@@ -101,11 +100,11 @@ class Intake:
         return [self._store_report(store, report, waiting.address, waiting.now) for waiting, report in some]
 
 
-def _check(bodies: Sequence[bytes]) -> list[Report | InvalidValue | InvalidReport]:
-    found: list[Report | InvalidValue | InvalidReport] = []
+def _check(bodies: Sequence[bytes]) -> list[Report | Exception]:
+    found: list[Report | Exception] = []
     for body in bodies:
         try:
             found.append(parse_report(read_json(body)))
-        except (InvalidValue, InvalidReport) as error:
+        except Exception as error:  # whatever it is, it is told to who sent it, and the others are not kept waiting
             found.append(error)
     return found

@@ -83,6 +83,19 @@ async def test_one_that_is_wrong_fails_alone(stack: Stack) -> None:
     assert await stack.names() == ["storm000000", "storm000002"]
 
 
+async def test_a_fault_of_our_own_in_checking_one_keeps_nobody_waiting(
+    stack: Stack, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def read(data: bytes) -> Any:
+        return 1 // 0 if data == b"odd" else json.loads(data)
+
+    monkeypatch.setattr(intake, "read_json", read)
+    reports = Intake(stack.database, stack.journal, stack.store_report)
+    found = await asyncio.gather(*(reports.take(each, "", NOW) for each in (b"odd", body(1))), return_exceptions=True)
+    assert isinstance(found[0], ZeroDivisionError)
+    assert await stack.names() == ["storm000001"]
+
+
 async def test_one_that_cannot_be_stored_takes_nobody_with_it(stack: Stack) -> None:
     stack.refused = {pxeclient.serial_of(2)}
     reports = Intake(stack.database, stack.journal, stack.store_report)
