@@ -178,6 +178,14 @@ class Http:
 
     address: IPv4Address = setting(IPv4Address("0.0.0.0"), as_address, "Address to listen on.")
     port: int = setting(8080, as_number(1, 65535), "TCP port told to firmware.")
+    big_transfers: int = setting(
+        64,
+        as_number(1, 65535),
+        "Kernels and images sent at full speed at the same time; others get a trickle until it is their turn.",
+    )
+    waiting_transfers: int = setting(
+        4096, as_number(0, 65535), "How many may wait for their turn; more are told to come again (503, Retry-After)."
+    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -140,6 +140,8 @@ class Service:
             self.files.path,
             self.journal,
             self.presence,
+            http=config.http,
+            counters=self.http_counters,
         )
         own = [address.ip for interface in self.interfaces for address in interface.addresses]
         own += [subnet.server_address for subnet in config.subnets if subnet.server_address]

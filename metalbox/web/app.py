@@ -42,6 +42,7 @@ BACKLOG = 1024
 def firmware_app(firmware: Firmware, agents: AgentApi, counters: Counter[str]) -> web.Application:
     """What machines may ask: their firmware, iPXE, and our agent on them."""
     app = web.Application(client_max_size=MAX_BODY, middlewares=[_answers(counters)])
+    app.on_cleanup.append(firmware.close)
     app.add_routes(
         [
             web.get("/ipxe/first.ipxe", firmware.first_script),
@@ -119,7 +120,9 @@ def _answers(counters: Counter[str]) -> Middleware:
             response = _error(request, error.http_status, str(error), error.exit_code)
         except web.HTTPException as error:
             response = _error(request, error.status, _sentence(request, error), 3 if error.status == 404 else 1)
-            response.headers.update({name: error.headers[name] for name in ("Allow",) if name in error.headers})
+            response.headers.update(
+                {name: error.headers[name] for name in ("Allow", "Retry-After") if name in error.headers}
+            )
         except DBAPIError as error:
             log.error("the database cannot be used: %s", error.orig)
             response = _error(request, 503, f"the database cannot be used: {error.orig}", 1)

@@ -1,18 +1,15 @@
 """HTTP for firmware, iPXE and shim: the scripts, the boot files, the agent's kernel and initramfs.
 
 Written for clients that do little: no redirect, always a Content-Length, the `Host` header is not looked at (EDK2
-leaves out the port), HTTP/1.0 is fine. Files leave by sendfile. Each answer is a line of the asking machine's timeline.
+leaves out the port), HTTP/1.0 is fine. Each answer is a line of the asking machine's timeline.
 """
 
 from __future__ import annotations
 
-import asyncio
-import os
 import time
+from collections import Counter
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
 from urllib.parse import unquote
 
 import jinja2
@@ -20,20 +17,17 @@ from aiohttp import hdrs, web
 
 from metalbox import boot
 from metalbox.boot import Asking, Decision, Target, Templates
-from metalbox.config import Boot
+from metalbox.config import Boot, Http
 from metalbox.errors import StartError
 from metalbox.journal import Journal, Kind
 from metalbox.machine import Mac, Machine
 from metalbox.presence import Presence
+from metalbox.web.downloads import Downloads, Find
 
-# UEFI HTTP Boot takes a file by its type, and refuses one that it does not know (UEFI 2.10, section 24.7.3.1).
-TYPES = {".efi": "application/efi", ".iso": "application/vnd.efi-iso", ".img": "application/vnd.efi-img"}
-OTHER_TYPE = "application/octet-stream"
 # More than iPXE sends; what comes after it is not read.
 MAX_CLAIMS = 32
 
 Recognise = Callable[[Asking], Awaitable[Machine | None]]
-Find = Callable[[str], Path | None]
 
 
 def load_templates(own: Path | None) -> Templates:
@@ -60,36 +54,6 @@ def load_templates(own: Path | None) -> Templates:
         raise StartError(f"the template {error.name} is missing: install metalbox again") from None
 
 
-@dataclass(frozen=True, slots=True)
-class _Part:
-    """The bytes from `start` up to `stop` of a file of `size` bytes."""
-
-    start: int
-    stop: int
-    size: int
-    status: int
-
-    @property
-    def length(self) -> int:
-        return self.stop - self.start
-
-
-def _asked_part(request: web.Request, size: int) -> _Part:
-    """What the Range header asks for; one that cannot be read is ignored (RFC 9110 section 14.2)."""
-    whole = _Part(0, size, size, 200)
-    try:
-        asked = request.http_range
-    except ValueError:
-        return whole
-    if asked.start is None:
-        return whole
-    start = max(0, size + asked.start) if asked.start < 0 else asked.start
-    stop = size if asked.stop is None else min(asked.stop, size)
-    if start >= stop:
-        return _Part(0, 0, size, 416)
-    return _Part(start, stop, size, 206)
-
-
 class Firmware:
     """The answers. `recognise` finds the machine in the inventory, `find` the file of a boot file's name."""
 
@@ -102,8 +66,11 @@ class Firmware:
         journal: Journal,
         presence: Presence,
         now: Callable[[], float] = time.time,
+        http: Http | None = None,
+        counters: Counter[str] | None = None,
     ) -> None:
         self._settings = settings
+        self.downloads = Downloads(http or Http(), find, journal, presence, now, counters)
         self._templates = templates
         self._recognise = recognise
         self._find = find
@@ -126,6 +93,10 @@ class Firmware:
         decision = self.decide(await self._recognise(asking), asking)
         body = boot.script(self._templates, decision, asking, _our_address(request), self._settings)
         return self._text(request, body, "script", asking.mac, began)
+
+    async def close(self, app: web.Application | None = None) -> None:
+        """Break off the transfers; the signature is aiohttp's for what is done at the end."""
+        self.downloads.close()
 
     def decide(self, machine: Machine | None, asking: Asking) -> Decision:
         """Decide for a machine that introduced itself, and keep the decision with its inputs in the timeline."""
@@ -151,103 +122,33 @@ class Firmware:
 
     async def boot_file(self, request: web.Request) -> web.StreamResponse:
         """A boot loader by its plain name."""
-        return await self._file(request, request.match_info["name"], "boot file")
+        return await self.downloads.answer(request, request.match_info["name"], "boot file")
 
     async def agent_file(self, request: web.Request) -> web.StreamResponse:
         """The agent's kernel or initramfs."""
         part = request.match_info["part"]
         name = f"agent/{request.match_info['arch']}/{part}"
-        return await self._file(request, name, "kernel" if part == "vmlinuz" else "initrd")
+        return await self.downloads.answer(request, name, "kernel" if part == "vmlinuz" else "initrd")
 
     def _who(self, request: web.Request) -> Mac | None:
         return self._presence.mac_of(request.remote or "", self._now())
 
     def _text(self, request: web.Request, body: bytes, role: str, mac: Mac | None, began: float) -> web.Response:
-        self._record(request, role, mac, "sent", 200, len(body), time.monotonic() - began)
-        return web.Response(body=body, content_type="text/plain", headers={hdrs.CACHE_CONTROL: "no-store"})
-
-    async def _file(self, request: web.Request, name: str, role: str) -> web.StreamResponse:
-        path = self._find(name)
-        mac = self._who(request)
-        if mac:
-            self._presence.saw(mac, request.remote or "", now=self._now(), booting=True)
-        try:
-            # Opening may wait for a disk or a network file system.
-            file = await asyncio.to_thread(path.open, "rb") if path else None
-        except OSError:
-            file = None
-        if file is None:
-            self._record(request, role, mac, "not found", 404, 0, 0.0)
-            raise web.HTTPNotFound
-        with file:
-            part = _asked_part(request, os.fstat(file.fileno()).st_size)
-            response = web.StreamResponse(status=part.status)
-            response.content_type = TYPES.get(Path(name).suffix, OTHER_TYPE)
-            response.content_length = part.length
-            response.headers[hdrs.ACCEPT_RANGES] = "bytes"
-            if part.status == 206:
-                response.headers[hdrs.CONTENT_RANGE] = f"bytes {part.start}-{part.stop - 1}/{part.size}"
-            elif part.status == 416:
-                response.headers[hdrs.CONTENT_RANGE] = f"bytes */{part.size}"
-            await self._send(request, response, file, part, role, mac)
-        return response
-
-    async def _send(
-        self,
-        request: web.Request,
-        response: web.StreamResponse,
-        file: BinaryIO,
-        part: _Part,
-        role: str,
-        mac: Mac | None,
-    ) -> None:
-        began = time.monotonic()
-        outcome = "aborted"
-        wanted = 0 if request.method == "HEAD" else part.length
-        file.seek(part.start)
-        try:
-            await response.prepare(request)
-            transport = request.transport
-            if wanted and transport is not None:
-                await asyncio.get_running_loop().sendfile(transport, file, part.start, wanted)
-            if transport is not None and file.tell() - part.start == wanted:
-                await response.write_eof()
-                outcome = "sent"
-        except (ConnectionError, RuntimeError, TimeoutError) as error:
-            # The event loop says "Transport is closing" as a RuntimeError; any other is a mistake of ours.
-            if isinstance(error, RuntimeError) and request.transport is not None and not request.transport.is_closing():
-                raise
-        finally:
-            if outcome == "aborted" and request.transport is not None:
-                # Also when the file became shorter meanwhile: the promised length cannot be kept.
-                request.transport.abort()
-            sent = file.tell() - part.start
-            self._record(request, role, mac, outcome, part.status, sent, time.monotonic() - began)
-
-    def _record(
-        self, request: web.Request, role: str, mac: Mac | None, outcome: str, status: int, size: int, seconds: float
-    ) -> None:
-        path = request.path[:200]
-        what = f"{role} {path}" if role in ("boot file", "kernel", "initrd") else role
-        text = {
-            "sent": f"got the {what} by HTTP: {size} bytes in {seconds:.2f} s",
-            "aborted": f"broke off the {what} by HTTP after {size} bytes and {seconds:.2f} s",
-            "not found": f"asked by HTTP for the {what}, which we do not have",
-        }[outcome]
+        seconds = time.monotonic() - began
+        text = f"got the {role} by HTTP: {len(body)} bytes in {seconds:.2f} s"
         if request.method == "HEAD":
-            text = f"asked by HTTP for the size of the {what}"
+            text = f"asked by HTTP for the size of the {role}"
         data = {
-            "path": path,
-            "status": status,
-            "bytes": size,
+            "path": request.path[:200],
+            "status": 200,
+            "bytes": len(body),
             "seconds": round(seconds, 4),
-            "outcome": outcome,
+            "outcome": "sent",
             "role": role,
             "address": request.remote or "",
         }
-        # One line for each file; only those who ask in a loop for what is not there share a line.
-        key = f"{outcome}:{path}" if outcome == "not found" else ""
-        self._journal.record(Kind.HTTP, text, now=self._now(), mac=mac, key=key, data=data)
+        self._journal.record(Kind.HTTP, text, now=self._now(), mac=mac, data=data)
+        return web.Response(body=body, content_type="text/plain", headers={hdrs.CACHE_CONTROL: "no-store"})
 
 
 def _claims(query: str) -> dict[str, str]:

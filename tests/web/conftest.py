@@ -17,7 +17,7 @@ import pytest
 from metalbox import inventory
 from metalbox.boot import Asking
 from metalbox.caretaker import Caretaker
-from metalbox.config import Boot, Consoles, Erase
+from metalbox.config import Boot, Consoles, Erase, Http
 from metalbox.consoles import Lines
 from metalbox.dhcp.leases import Leases
 from metalbox.evidence import Facts
@@ -128,7 +128,17 @@ async def stack(tmp_path: Path) -> AsyncIterator[Stack]:
         macs = (asking.mac,) if asking.mac else ()
         return await database.run(inventory.recognise, macs, asking.uuid, asking.serial, asking.vendor, 0.0)
 
-    firmware = Firmware(Boot(), load_templates(None), recognise, files.get, journal, presence)
+    counters: Counter[str] = Counter()
+    firmware = Firmware(
+        Boot(),
+        load_templates(None),
+        recognise,
+        files.get,
+        journal,
+        presence,
+        http=Http(big_transfers=1, waiting_transfers=1),
+        counters=counters,
+    )
     facts = Facts("192.0.2.1")
     lives = LifeApi(database, steward.lives, steward.steps, Erase(), steward.moved, agents.progress_of)
     api = Api(
@@ -142,7 +152,6 @@ async def stack(tmp_path: Path) -> AsyncIterator[Stack]:
     bmcs = BmcApi(database, switchboard.vault, switchboard.front, caretaker)
     lines = Lines(database, switchboard.front, switchboard.endpoints, journal, tmp_path / "consoles", Consoles())
     consoles = ConsoleApi(database, lines)
-    counters: Counter[str] = Counter()
     listener = listen_tcp(IPv4Address("127.0.0.1"), 0)
     port = listener.getsockname()[1]
     async with AsyncExitStack() as exits:

@@ -8,6 +8,8 @@ import os
 import socket
 import subprocess
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -151,13 +153,13 @@ async def test_a_file_that_shrinks_meanwhile_is_not_told_as_sent(stack: Stack, m
     real = os.fstat
     size = len(BODY) + 10
 
-    def taller(number: int) -> os.stat_result:
-        found = list(real(number))
-        if found[6] == len(BODY):
-            found[6] = size
-        return os.stat_result(found)
+    def taller(number: int) -> Any:
+        found = real(number)
+        if found.st_size != len(BODY):
+            return found
+        return SimpleNamespace(st_size=size, st_mtime_ns=found.st_mtime_ns, st_ino=found.st_ino)
 
-    monkeypatch.setattr("metalbox.web.firmware.os.fstat", taller)
+    monkeypatch.setattr("metalbox.web.downloads.os.fstat", taller)
     answer = await asyncio.to_thread(raw, stack.port, "GET /boot/snponly.efi HTTP/1.0\n\n")
     assert f"Content-Length: {size}".encode() in answer
     assert [entry.data["outcome"] for entry in await stack.entries()] == ["aborted"]
