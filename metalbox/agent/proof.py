@@ -88,6 +88,7 @@ class Proof:
             "mismatches": mismatches[: verify.SHOWN],
             "signatures": found,
             "full": self.full,
+            "block": max((whole.block for whole in wholes), default=verify.BLOCK),
             "result": "passed" if passed else "failed",
         }
 
@@ -104,9 +105,12 @@ def _digest(looks: list[verify.Look]) -> str:
 
 def why_not(verification: dict[str, Any]) -> str:
     """A sentence on a verification that failed."""
+    parts = []
     if verification["unchanged"]:
-        return f"{verification['unchanged']} blocks read the same as before the erase"
+        parts.append(f"{verification['unchanged']} blocks read the same as before the erase")
     if verification["mismatches"]:
         first = verification["mismatches"][0]
-        return f"at {first['offset']} is {first['found']}, expected {first['expected']}"
-    return f"found after the erase: {', '.join(verification['signatures'])}"
+        parts.append(f"at {first['offset']} is {first['found']}, expected {first['expected']}")
+    if verification["signatures"]:
+        parts.append(f"found after the erase: {', '.join(verification['signatures'])}")
+    return "; ".join(parts)

@@ -23,6 +23,8 @@ DIGEST = 8
 ZEROES = bytes(MIB)
 SHOWN = 16
 MARKERS = 64
+# Blocks of a whole device: of a sector up to SMALL bytes, larger ones beyond, and never more than fit into 16 MiB.
+SMALL, LARGE_BLOCK, MAX_BLOCKS = 1 << 30, 65536, 1 << 21
 # Copies of superblocks that lie away from both ends: btrfs at 64 MiB and 256 GiB, the first backups of ext's groups
 # with blocks of 4 KiB and 1 KiB.
 SUPERBLOCKS = (64 * MIB, 256 << 30, 32768 * 4096, 3 * 32768 * 4096, 8193 * 1024)
@@ -232,29 +234,46 @@ def _at(device: Device, size: int, offset: int, length: int) -> bytes:
 
 
 class Whole:
-    """The whole of one device read in steps, for `full`: a digest a step before, zeroes or change afterwards."""
+    """The whole of one device read once, for `full`: zeroes and uniform contents are judged byte by byte.
+
+    Where an erase leaves noise, only blocks that are as they were tell of it; they have `block` bytes. Hashing sectors
+    one by one takes the interpreter longer than reading them, so that large devices have larger blocks.
+    """
 
     def __init__(self, size: int) -> None:
-        unit = 4 * MIB
-        self.step = unit * max(1, -(-size // (unit << 18)))  # at most 2 MiB of digests however large the disk
+        self.block = BLOCK if size <= SMALL else LARGE_BLOCK
+        while size > self.block * MAX_BLOCKS:
+            self.block *= 2
         self.size = size
-        self.digests: list[bytes] = []
+        self.digests = bytearray()
         self.uniform = 0
         self.mixed: list[dict[str, Any]] = []
         self.nonzero: list[dict[str, Any]] = []
 
     def read(self, device: Device, going: Callable[[int], None]) -> Whole:
         """Read all of it. Raises OSError on the first read error."""
-        for start in range(0, self.size, self.step):
+        step = max(self.block, MIB)
+        for start in range(0, self.size, step):
             digest, is_plain = hashlib.blake2b(digest_size=DIGEST), True
-            for at in range(start, min(start + self.step, self.size), MIB):
+            for at in range(start, min(start + step, self.size), MIB):
                 data = device.read(at, min(MIB, self.size - at))
                 is_uniform_piece = self._judge(at, data)
-                digest.update(data[:1] if is_uniform_piece else data)
+                if self.block < MIB:
+                    self._mark(data, is_uniform_piece)
+                else:
+                    digest.update(data[:1] if is_uniform_piece else data)
                 is_plain &= is_uniform_piece
                 going(len(data))
-            self.digests.append(bytes(DIGEST) if is_plain else digest.digest())
+            if self.block >= MIB:
+                self.digests += bytes(DIGEST) if is_plain else digest.digest()
         return self
+
+    def _mark(self, data: memoryview, is_plain: bool) -> None:
+        """A digest for each block of what was read at once."""
+        for at in range(0, len(data), self.block):
+            piece = data[at : at + self.block]
+            is_empty = is_plain or is_uniform(piece)
+            self.digests += bytes(DIGEST) if is_empty else hashlib.blake2b(piece, digest_size=DIGEST).digest()
 
     def _judge(self, offset: int, data: memoryview) -> bool:
         if is_uniform(data):
@@ -275,6 +294,6 @@ class Whole:
         return False
 
     def unchanged(self, after: Whole) -> int:
-        """Steps that were not uniform and read the same afterwards."""
-        pairs = zip(self.digests, after.digests, strict=True)
-        return sum(one == other and one != bytes(DIGEST) for one, other in pairs)
+        """How many blocks that were not uniform read the same afterwards."""
+        pairs = zip(memoryview(self.digests).cast("Q"), memoryview(after.digests).cast("Q"), strict=True)
+        return sum(one == other and one != 0 for one, other in pairs)

@@ -64,6 +64,7 @@ def drive(erasure: Erasure, row: Mapping[str, Any]) -> dict[str, Any]:
             "regions": {text(name): whole(count) or 0 for name, count in mapping(told["regions"]).items()},
             "samples_ordered": whole(erasure.data.get("samples")) or 0,
             "full": told.get("full") is True,
+            "block": whole(told.get("block")) or 0,
         },
     }
 

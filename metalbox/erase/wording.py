@@ -95,6 +95,7 @@ def _drive(drive: Mapping[str, Any]) -> Section:
 
 def _verification(document: Mapping[str, Any]) -> Section:
     told = document["verification"]
+    block = told.get("block", 0)  # not told by the first agents
     regions = ", ".join(f"{name} {count}" for name, count in sorted(told["regions"].items()))
     return Section(
         "Verification",
@@ -103,7 +104,7 @@ def _verification(document: Mapping[str, Any]) -> Section:
             ("Bytes read", told["bytes_read"]),
             ("Regions", regions),
             ("Expected", told["expected"]),
-            ("Unchanged blocks", told["unchanged"]),
+            ("Unchanged blocks", f"{told['unchanged']} (of {block} bytes)" if block else told["unchanged"]),
             ("Seed of positions", told["seed"]),
             ("SHA-256 before", told["before_digest"]),
             ("SHA-256 after", told["after_digest"]),

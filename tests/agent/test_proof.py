@@ -49,6 +49,16 @@ def test_one_sector_of_old_data_is_never_overlooked_in_full(tmp_path: Path) -> N
         assert f"at {verification['mismatches'][0]['offset']}" in why_not(verification)
 
 
+def test_one_sector_of_old_data_is_never_overlooked_in_full_among_noise(tmp_path: Path) -> None:
+    drive = Drive("vda", "S1", size=16 << 20)
+    taken = proof(tmp_path, drive, full=True)
+    at = 5_000_192 // SECTOR * SECTOR
+    drive.medium[:] = drive.random.randbytes(drive.size)
+    drive.medium[at : at + SECTOR] = drive.original[at : at + SECTOR]
+    verification = taken.check(CRYPTO)
+    assert (verification["result"], verification["unchanged"], verification["block"]) == ("failed", 1, SECTOR)
+
+
 def test_a_partition_table_is_never_overlooked(tmp_path: Path) -> None:
     drive = Drive("vda", "S1")
     taken = proof(tmp_path, drive)

@@ -109,5 +109,25 @@ def test_a_drive_that_does_not_keep_a_marker_is_an_error() -> None:
         verify.plant(opened, "ab", places, before)
 
 
+@pytest.mark.parametrize(("limit", "block"), [(1 << 30, 512), (2 * MIB, 65536), (64 << 10, 2 * MIB)])
+def test_one_block_that_stays_in_noise_is_found_in_the_whole(
+    limit: int, block: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(verify, "SMALL", limit)
+    monkeypatch.setattr(verify, "MAX_BLOCKS", 4 if block > MIB else 1 << 21)
+    opened, drive = device()
+    drive.medium[:] = random.Random(1).randbytes(drive.size)
+    drive.medium[:MIB] = bytes(MIB)
+    before = verify.Whole(drive.size).read(opened, lambda _: None)
+    kept = bytes(drive.medium[4 * MIB : 4 * MIB + block])
+    drive.medium[:] = random.Random(2).randbytes(drive.size)
+    after = verify.Whole(drive.size).read(opened, lambda _: None)
+    assert (before.block, before.unchanged(after), before.unchanged(before)) == (block, 0, -(-7 * MIB // block))
+    drive.medium[4 * MIB : 4 * MIB + block] = kept
+    assert before.unchanged(verify.Whole(drive.size).read(opened, lambda _: None)) == 1
+
+
 def test_a_very_large_disk_takes_little_memory() -> None:
-    assert -(-(24 << 40) // verify.Whole(24 << 40).step) <= 1 << 18
+    whole = verify.Whole(24 << 40)
+    assert -(-whole.size // whole.block) * verify.DIGEST <= 16 * MIB
+    assert (verify.Whole(1 << 30).block, verify.Whole(100 << 30).block) == (512, 65536)
