@@ -4,7 +4,9 @@ SUDO = $(if $(filter 0,$(shell id -u)),,sudo -E)
 METALBOX = $(SUDO) .venv/bin/metalbox
 LAB_SOCKET = var/lab/metalbox.sock
 
-.PHONY: setup lab lab-down check format test
+BENCHES = bench-dhcp bench-tftp bench-http bench-storm bench-boot bench-inventory
+
+.PHONY: setup lab lab-down check format test bench $(BENCHES)
 
 setup:
 	@tools/setup
@@ -24,3 +26,10 @@ format:
 
 test: setup check
 	$(SUDO) $(PYTHON) -m pytest
+
+# Options: make bench BENCH="--rounds 5 --profile var/profiles"; see docs/performance.md.
+bench: setup
+	$(SUDO) $(PYTHON) -m bench.beside --json var/bench.json $(BENCH)
+
+$(BENCHES): bench-%: setup
+	$(SUDO) $(PYTHON) -m bench.beside $* --json var/bench-$*.json $(BENCH)

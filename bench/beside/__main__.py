@@ -19,6 +19,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+from bench.beside import packages
 from bench.beside.figures import Results, missed, ratio_lines, table
 from bench.beside.rounds import Run
 from bench.beside.wire import Wire
@@ -80,6 +81,7 @@ def main(arguments: Sequence[str]) -> int:
         return 2
     if options.profile:
         options.profile.mkdir(parents=True, exist_ok=True)
+    packages.ensure(("gcc",))
     found = []
     for target in options.targets or TARGETS:
         began = time.monotonic()

@@ -10,7 +10,7 @@ from typing import cast
 
 import pytest
 
-from bench.beside import packages, peers, servers, tftp
+from bench.beside import packages, peers, servers, tftp, web
 from bench.beside.__main__ import TARGETS, parser
 from bench.beside.figures import Results
 from bench.beside.rounds import Run
@@ -76,3 +76,12 @@ def test_the_command_line_names_every_target() -> None:
     assert set(TARGETS) == {"dhcp", "tftp", "http", "storm", "boot", "inventory"}
     with pytest.raises(SystemExit):
         parser().parse_args(["ftp"])
+
+
+def test_what_wrk_says() -> None:
+    said = (
+        "Running 2s test\n  1 threads and 16 connections\n  5921 requests in 2.00s, 3.72MB read\nRequests/sec: 2959.8\n"
+    )
+    assert web.wrk_figures(said) == (5921, 2.0)
+    with pytest.raises(ValueError, match="unable to connect"):
+        web.wrk_figures("unable to connect to 10.64.0.1:8080\n")
