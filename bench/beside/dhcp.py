@@ -4,18 +4,29 @@ from __future__ import annotations
 
 import resource
 import subprocess
-import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
-from bench.beside import packages, peers, perfdhcp, population
+from bench.beside import packages, peers, perfdhcp, population, rest
 from bench.beside.figures import Results
 from bench.beside.rounds import Run
-from bench.beside.servers import METALBOX, POOL, Metered, Recipe, Running, metalbox, metered
+from bench.beside.servers import METALBOX, POOL, Recipe, Running, metalbox, metered
 from bench.beside.wire import CLIENT, SERVER
 
 PROGRAMS = ("kea-dhcp4", "perfdhcp", "dnsmasq", "dhcpd", "gcc")
-COLUMNS = ("per_second", "cpu_us", "p50_ms", "p99_ms", "retries", "lost", "duplicates", "rss_mb", "load_cpu")
+COLUMNS = (
+    "per_second",
+    "cpu_us",
+    "p50_ms",
+    "p99_ms",
+    "retries",
+    "lost",
+    "duplicates",
+    "rss_mb",
+    "dropped_lines",
+    "load_cpu",
+)
 DIRECT = "64 in flight, PXE on wire"
 CLOSED, WITNESS, AT_80, FULL_TABLE = "64 in flight", "perfdhcp", "80% of kea-st", "100k leases"
 SAME_RATE = "same rate, ours"
@@ -56,15 +67,19 @@ def is_answering(run: Run) -> bool:
     return bool(figures["exchanges"])
 
 
-def sample(measured: Metered) -> dict[str, float]:
-    """The figures of the table."""
+def cost(server: Running, load: Callable[[], dict[str, Any]]) -> dict[str, float]:
+    """Run a load; the figures of the table. What a server writes after its answers counts as their cost."""
+    measured = metered(server, load, settle=True)
     exchanges = max(measured.figures["exchanges"], 1)
-    return {
+    found = {
         **measured.figures,
         "cpu_us": 1e6 * measured.cpu / exchanges,
         "rss_mb": measured.rss,
         "load_cpu": measured.figures["cpu_seconds"] / measured.figures["seconds"],
     }
+    if server.name.startswith(METALBOX):
+        found["dropped_lines"] = rest.dropped_lines(rest.counters(server.folder))
+    return found
 
 
 def most_of(name: str) -> int:
@@ -82,8 +97,8 @@ def measure(run: Run) -> Results:
             with run.start(recipe) as server:
                 server.until(lambda: is_answering(run))
                 with run.profiled(server, f"dhcp-{name}"):
-                    figures = metered(server, lambda name=name: closed(run, name))  # type: ignore[misc]
-                results.add(CLOSED, name, run.told(CLOSED, name, sample(figures)))
+                    figures = cost(server, lambda name=name: closed(run, name))  # type: ignore[misc]
+                results.add(CLOSED, name, run.told(CLOSED, name, figures))
     raw = recipes(programs, "raw")
     direct(run, results, {name: recipe for name, recipe in raw.items() if name != peers.ISC_SAME_POOL})
     growth(run, results)
@@ -107,8 +122,8 @@ def direct(run: Run, results: Results, servers: Mapping[str, Recipe]) -> None:
             with run.start(recipe) as server:
                 server.until(lambda: is_answering(run))
                 load = {"direct": "eth0", "pxe": 1, "in_flight": IN_FLIGHT, "most": most_of(name), "seconds": SECONDS}
-                figures = metered(server, lambda load=load: run.wire.load("dhcpload", relay=CLIENT, **load))  # type: ignore[misc]
-                results.add(DIRECT, name, run.told(DIRECT, name, sample(figures)))
+                figures = cost(server, lambda load=load: run.wire.load("dhcpload", relay=CLIENT, **load))  # type: ignore[misc]
+                results.add(DIRECT, name, run.told(DIRECT, name, figures))
 
 
 def growth(run: Run, results: Results) -> None:
@@ -122,8 +137,8 @@ def growth(run: Run, results: Results) -> None:
         for name, recipe in run.turns(servers, number):
             with run.start(recipe) as server:
                 took = server.until(lambda: is_answering(run))
-                figures = metered(server, lambda: closed(run, METALBOX))
-                results.add(FULL_TABLE, name, run.told(FULL_TABLE, name, {**sample(figures), "start_seconds": took}))
+                figures = cost(server, lambda: closed(run, METALBOX))
+                results.add(FULL_TABLE, name, run.told(FULL_TABLE, name, {**figures, "start_seconds": took}))
 
 
 def at_80(run: Run, results: Results, servers: Mapping[str, Recipe]) -> None:
@@ -133,10 +148,9 @@ def at_80(run: Run, results: Results, servers: Mapping[str, Recipe]) -> None:
         for name, recipe in run.turns(servers, number):
             with run.start(recipe) as server:
                 server.until(lambda: is_answering(run))
-                figures = metered(
-                    server, lambda: run.wire.load("dhcpload", relay=CLIENT, seconds=SECONDS, rate=rate, most=250_000)
-                )
-                results.add(AT_80, name, run.told(AT_80, name, sample(figures)))
+                load = {"seconds": SECONDS, "rate": rate, "most": 250_000}
+                figures = cost(server, lambda load=load: run.wire.load("dhcpload", relay=CLIENT, **load))  # type: ignore[misc]
+                results.add(AT_80, name, run.told(AT_80, name, figures))
 
 
 def witness(run: Run, results: Results, servers: Mapping[str, Recipe]) -> None:
@@ -155,8 +169,8 @@ def witness(run: Run, results: Results, servers: Mapping[str, Recipe]) -> None:
                 reach = results.median(CLOSED, name, "per_second")
                 rate = min(COMMON_RATE, int(reach / 2))
                 load = {"seconds": WITNESS_SECONDS, "rate": rate}
-                ours = metered(server, lambda load=load: run.wire.load("dhcpload", relay=CLIENT, **load))  # type: ignore[misc]
-                results.add(SAME_RATE, name, run.told(SAME_RATE, name, sample(ours)))
+                ours = cost(server, lambda load=load: run.wire.load("dhcpload", relay=CLIENT, **load))  # type: ignore[misc]
+                results.add(SAME_RATE, name, run.told(SAME_RATE, name, ours))
                 theirs = foreign_load(run, server, rate, 0)
                 results.add(SAME_RATE_WITNESS, name, run.told(SAME_RATE_WITNESS, name, theirs))
                 best = {"per_second": 0.0}
@@ -177,10 +191,10 @@ def foreign_load(run: Run, server: Running, rate: int, turn: int) -> dict[str, f
     before, own = server.cost().cpu, children_cpu()
     done = subprocess.run(argv, capture_output=True, text=True, timeout=60, check=False)
     load_cpu = (children_cpu() - own) / WITNESS_SECONDS
-    time.sleep(0.2)
+    spent = server.settled().cpu - before
     found = perfdhcp.parse(done.stdout)
     exchanges = max(found.get("request_received", 0.0), 1.0)
-    cpu_us = 1e6 * (server.cost().cpu - before) / exchanges
+    cpu_us = 1e6 * spent / exchanges
     return {
         "per_second": found.get("request_received", 0.0) / WITNESS_SECONDS,
         "cpu_us": cpu_us, "lost_percent": perfdhcp.lost_percent(found), "asked": float(rate), "load_cpu": load_cpu,

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import http.client
 import json
 import shutil
-import socket
 import subprocess
 import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
 
-from bench.beside import dhcp, population
+from bench.beside import dhcp, population, rest
 from bench.beside.figures import Results, percentile
 from bench.beside.rounds import Run
 from bench.beside.servers import METALBOX, ROOT, Running, metalbox
@@ -24,45 +22,6 @@ COLUMNS = (
 )  # fmt: skip
 SIZES = (0, 1_000, 10_000, 100_000)
 REPEATS, LIST_REPEATS = 20, 5
-REQUEST_SECONDS = 120.0
-
-
-class UnixConnection(http.client.HTTPConnection):
-    """HTTP over the service's socket."""
-
-    def __init__(self, path: str) -> None:
-        super().__init__("metalbox", timeout=REQUEST_SECONDS)
-        self._path = path
-
-    def connect(self) -> None:
-        """See http.client."""
-        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        self.sock.settimeout(REQUEST_SECONDS)
-        self.sock.connect(self._path)
-
-
-def ask(folder: Path, path: str) -> float:
-    """Milliseconds of one GET over a connection of its own, body included. RuntimeError unless it is 200."""
-    connection = UnixConnection(str(folder / "s"))
-    began = time.perf_counter()
-    try:
-        connection.request("GET", path)
-        answer = connection.getresponse()
-        answer.read()
-    finally:
-        connection.close()
-    if answer.status != 200:
-        raise RuntimeError(f"GET {path}: {answer.status}")
-    return 1e3 * (time.perf_counter() - began)
-
-
-def is_answering(folder: Path) -> bool:
-    """Whether REST is up."""
-    try:
-        ask(folder, "/api/v1/status")
-    except (OSError, http.client.HTTPException):
-        return False
-    return True
 
 
 def times(question: Callable[[int], float], repeats: int) -> list[float]:
@@ -117,7 +76,7 @@ def measure(run: Run) -> Results:
 def questions(run: Run, server: Running, size: int) -> dict[str, float]:
     """What is asked of a service of this size."""
     folder = server.folder
-    found = {"start_seconds": server.until(lambda: is_answering(folder))}
+    found = {"start_seconds": server.until(lambda: rest.is_answering(folder))}
     time.sleep(1.0)
     found["rss_mb"] = server.cost().rss
     if not size:
@@ -125,12 +84,12 @@ def questions(run: Run, server: Running, size: int) -> dict[str, float]:
     api = "/api/v1/machines"
 
     def middle(path: Callable[[int], str], repeats: int) -> float:
-        return percentile(times(lambda number: ask(folder, path(number)), repeats), 50)
+        return percentile(times(lambda number: rest.fetch(folder, path(number))[1], repeats), 50)
 
     some = [number * 7919 % size for number in range(REPEATS)]
     lists = LIST_REPEATS if size <= 10_000 else 2
     found["list_ms"] = middle(lambda number: api, lists)
-    filtered = times(lambda n: ask(folder, f"{api}?selector=rack%3Dr{n % population.RACKS}"), 3 * lists)
+    filtered = times(lambda n: rest.fetch(folder, f"{api}?selector=rack%3Dr{n % population.RACKS}")[1], 3 * lists)
     found["filter_ms"], found["filter_p99_ms"] = percentile(filtered, 50), percentile(filtered, 99)
     found["search_ms"] = middle(lambda n: f"{api}?q={population.serial_of(some[n])}", 3 * lists)
     found["show_ms"] = middle(lambda n: f"{api}/m{some[n]:06d}", REPEATS)

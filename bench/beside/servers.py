@@ -23,6 +23,8 @@ POOL = ("10.64.1.0", "10.67.255.250")
 READY_SECONDS = 40.0
 STOP_SECONDS = 10.0
 METALBOX = "metalbox"
+# A server is at rest when it used less than this in a look's time.
+SETTLE_SECONDS, SETTLE_LOOK, SETTLED_CPU = 5.0, 0.3, 0.02
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +74,16 @@ class Running:
         """What all its processes have used until now."""
         return meter.cost(self.pids)
 
+    def settled(self) -> meter.Cost:
+        """The same, once they have come to rest."""
+        now, until = self.cost(), time.monotonic() + SETTLE_SECONDS
+        while time.monotonic() < until:
+            time.sleep(SETTLE_LOOK)
+            earlier, now = now, self.cost()
+            if now.cpu - earlier.cpu < SETTLED_CPU:
+                break
+        return now
+
     def until(self, is_ready: Callable[[], bool], patience: float = READY_SECONDS) -> float:
         """Wait until it serves; returns the seconds since its start. RuntimeError with the end of its log."""
         while True:
@@ -109,11 +121,13 @@ class Metered:
     rss: float
 
 
-def metered(server: Running, load: Callable[[], dict[str, Any]]) -> Metered:
-    """Run a load and take the server's cost around it."""
+def metered(server: Running, load: Callable[[], dict[str, Any]], *, settle: bool = False) -> Metered:
+    """Run a load and take the server's cost around it; `settle` counts what it still does after its answers, too."""
     before = server.cost()
     figures = load()
     after = server.cost()
+    if settle:
+        after = server.settled()
     return Metered(figures, after.cpu - before.cpu, after.rss)
 
 
