@@ -184,7 +184,7 @@ def test_it_boots_to_the_agent_in_the_memory_that_it_says(built: Built) -> None:
     if shutil.which("qemu-system-x86_64") is None:
         pytest.skip("needs qemu-system-x86")
     with machine(built, built.manifest["ram_mib"]) as process:
-        text = console(process, "metalbox: agent ", 120)
+        text = console(process, "metalbox: agent ", 400)
     marks = [text.find(mark) for mark in ("metalbox: init", "metalbox: drivers loaded", "metalbox: agent ")]
     assert -1 not in marks and marks == sorted(marks), text
     assert "not found" not in text and "too little memory" not in text, text

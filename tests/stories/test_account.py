@@ -60,7 +60,7 @@ def rotated(rack: Rack, name: str) -> dict[str, Any]:
         row: dict[str, Any] = rack.call("GET", f"/api/v1/bmcs/{name}/account")
         return row if row["state"] != "ordered" else None
 
-    row = rack.wait_until(look, 60, "the account to be proved")
+    row = rack.wait_until(look, 240, "the account to be proved")
     assert row["state"] == "verified", row
     return row
 
@@ -95,7 +95,7 @@ def test_an_account_of_its_own_and_no_other_one_touched(rack_factory: RackFactor
     name, bmc = spec.name, rack.bmc(spec.name)
     with rack.capture("account") as pcap:
         rack.power_on(name)
-        rack.wait_for_machine(name, 150)
+        rack.wait_for_machine(name, 480)
         # The agent has told where the BMC is; nobody has told a password.
         (row,) = rack.call("GET", "/api/v1/bmcs")["bmcs"]
         assert (row["address"], row["machine"], row["has_password"]) == (bmc.address, name, False)

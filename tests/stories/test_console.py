@@ -43,7 +43,7 @@ class Screen:
                 self.shown += data
         return self.shown
 
-    def until(self, rack: Rack, text: bytes, timeout: float = 30) -> None:
+    def until(self, rack: Rack, text: bytes, timeout: float = 120) -> None:
         """Wait until it shows this."""
         rack.wait_until(
             lambda: text in self.read() or None, timeout, f"a screen to show {text!r}: {self.shown[-500:]!r}"
@@ -107,7 +107,7 @@ def test_one_console_for_all(rack_factory: RackFactory, screens: list[Screen]) -
     name = rack.machines[0].name
     add_bmc(rack, name)
     rack.power_on(name)
-    rack.wait_for_machine(name, 150)
+    rack.wait_for_machine(name, 480)
 
     # A recording that is nearly full: this boot turns it over.
     recording = rack.directory / "data" / "consoles" / f"{name}.log"
@@ -169,14 +169,14 @@ def echo(rack: Rack, screen: Screen, name: str, text: bytes) -> float:
     def tried() -> float | None:
         started = time.monotonic()
         screen.type(text)
-        while time.monotonic() < started + 3:
+        while time.monotonic() < started + 10:
             if text in screen.read():
                 return time.monotonic() - started
             time.sleep(0.005)
         screen.type(b"\r")
         return None
 
-    return rack.wait_until(tried, 150, f"{name} to return {text!r}")
+    return rack.wait_until(tried, 480, f"{name} to return {text!r}")
 
 
 def foreign(rack: Rack, name: str, screens: list[Screen]) -> Screen:

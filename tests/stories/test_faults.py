@@ -19,7 +19,7 @@ from metalbox.lab.site_dhcp import Site
 pytestmark = pytest.mark.firmware
 
 RackFactory = Callable[..., Rack]
-NAMED_SECONDS = 120
+NAMED_SECONDS = 360
 
 
 def named(rack: Rack, subject: str, code: str, seconds: float = NAMED_SECONDS) -> dict[str, Any]:
@@ -77,7 +77,7 @@ def test_a_second_proxy_server(rack_factory: RackFactory) -> None:
     rack.up()
     rack.start_rival("rival.0")
     # On a busy computer it may need longer to listen than the firmware needs to ask.
-    rack.wait_until(lambda: ":0043 " in rack.exec("rival", ["cat", "/proc/net/udp"]).stdout, 30, "the rival to listen")
+    rack.wait_until(lambda: ":0043 " in rack.exec("rival", ["cat", "/proc/net/udp"]).stdout, 90, "the rival to listen")
     # As when the rival wins the race: what the machine asks of us next does not matter to it.
     # Nor may it fall through to HTTP Boot, and arrive after all.
     rack.block(Fault.PXE_PORT, Fault.TFTP, Fault.HTTP)
@@ -129,7 +129,7 @@ def test_two_machines_under_one_uuid(rack_factory: RackFactory) -> None:
     for spec in rack.machines:
         rack.power_on(spec.name)
     for spec in rack.machines:
-        rack.wait_for_machine(spec.name, 150)
+        rack.wait_for_machine(spec.name, 480)
     for spec in rack.machines:
         named(rack, spec.name, "duplicate-uuid")
         machine = rack.find_machine(spec.name)

@@ -108,7 +108,7 @@ def test_switched_and_steered_through_their_bmcs(rack_factory: RackFactory) -> N
         rack.make_bootable(spec.name)
         rack.power_on(spec.name)
     for spec in rack.machines:
-        rack.wait_for_machine(spec.name, 240)
+        rack.wait_for_machine(spec.name, 600)
     for spec in rack.machines:
         bmc = rack.bmc(spec.name)
         answer = rack.call("POST", f"/api/v1/bmcs/{bmc.address}/test", body={})
@@ -124,7 +124,7 @@ def test_switched_and_steered_through_their_bmcs(rack_factory: RackFactory) -> N
         rack.watch(name)
     metalbox(rack, "power", "cycle", *boots, "--max", "3")
     for name in boots:
-        rack.wait_console(name, bootable.LINE, 120)
+        rack.wait_console(name, bootable.LINE, 360)
 
     metalbox(rack, "boot-next", "pxe", *boots, "--max", "3")
     for name in boots:
@@ -132,10 +132,10 @@ def test_switched_and_steered_through_their_bmcs(rack_factory: RackFactory) -> N
         rack.watch(name)
     metalbox(rack, "power", "cycle", *boots, "--max", "3")
     for name, before in boots.items():
-        rack.wait_until(functools.partial(booted_again, rack, name, before["boot_id"]), 240, f"a report of {name}")
+        rack.wait_until(functools.partial(booted_again, rack, name, before["boot_id"]), 600, f"a report of {name}")
     for name in (BIOS, UEFI):
         # ipmi_sim keeps for all boots what was set for one.
-        rack.wait_until(functools.partial(told, rack, name, "", "it is none again"), 30, f"pxe taken back at {name}")
+        rack.wait_until(functools.partial(told, rack, name, "", "it is none again"), 120, f"pxe taken back at {name}")
         agree(rack, name, "on", "none")
 
     falls_back_by_verb(rack)
@@ -161,12 +161,12 @@ def falls_back_by_verb(rack: Rack) -> None:
     assert told(rack, BOTH, "off: off was sent by ipmi, and read back: the machine is off; redfish was passed over: ")
     assert power(rack, BOTH)["source"] == "ipmi"
     rack.bmcs.start_redfish()
-    rack.wait_until(lambda: power(rack, BOTH)["source"] == "redfish", 120, "Redfish to be used again")
+    rack.wait_until(lambda: power(rack, BOTH)["source"] == "redfish", 360, "Redfish to be used again")
     metalbox(rack, "boot-next", "disk", BOTH, "--always")
     metalbox(rack, "power", "on", BOTH, "--boot", "pxe")
     assert rack.power(BOTH) == "on"
     assert told(rack, BOTH, "on with pxe once: on was sent by redfish, and read back: the machine is on")
     # sushy-tools keeps it, and cannot clear it: what was there before is set again once the machine has asked us.
     taken_back = functools.partial(told, rack, BOTH, "redfish had kept pxe (uefi), always", "disk (uefi), always again")
-    rack.wait_until(taken_back, 90, "disk to be set again")
+    rack.wait_until(taken_back, 300, "disk to be set again")
     agree(rack, BOTH, "on", "disk")

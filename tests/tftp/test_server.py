@@ -142,8 +142,8 @@ async def test_the_timeline(tmp_path: Path) -> None:
         sent, missing, probe = r.journal.pending
         assert {e.kind for e in (sent, missing, probe)} == {Kind.TFTP}
         assert {e.mac for e in (sent, missing, probe)} == {MAC}
-        assert sent.text.startswith("fetched f by TFTP: 300,000 bytes in 0.")
-        assert sent.data.pop("seconds") < 5
+        assert sent.text.startswith("fetched f by TFTP: 300,000 bytes in ")
+        assert sent.data.pop("seconds") > 0
         assert sent.data == {
             "file": "f", "bytes": 300_000, "outcome": "sent", "blksize": 1468, "windowsize": 4,
             "retransmits": 0, "address": "127.0.0.1",
