@@ -1,0 +1,71 @@
+"""How the suite runs: the same examples each time, and two processes that share the work (`pytest -n 2`).
+
+One process begins with the machines that boot, which wait much; the other with everything else; they meet. A file stays
+whole, with the fixtures of its module. Each has a network of its own, so that neither takes a port of the other's.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import subprocess
+from typing import Any
+
+import hypothesis
+import pytest
+
+CLONE_NEWNET = 0x40000000
+# What takes longest without booting anything: first in the second process, so that the two meet over short files.
+LONGEST = (
+    "tests/power/test_ipmi.py",
+    "tests/power/test_redfish.py",
+    "tests/tftp/test_clients.py",
+    "tests/dhcp/test_clients.py",
+)
+
+# Chance belongs to whoever looks for faults (`pytest --hypothesis-seed=random`), and time limits to nobody.
+hypothesis.settings.register_profile("same", derandomize=True, deadline=None)
+hypothesis.settings.load_profile("same")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """A network of this process's own: loopback and nothing else."""
+    if not hasattr(config, "workerinput") or os.geteuid() != 0:
+        return
+    if ctypes.CDLL(None, use_errno=True).unshare(CLONE_NEWNET):
+        raise OSError(ctypes.get_errno(), "this process of the tests can have no network of its own")
+    subprocess.run(["ip", "link", "set", "lo", "up"], check=True, timeout=30)
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Where two share the work, files that boot machines come first and the longest of the others last."""
+    if not hasattr(config, "workerinput"):
+        return
+    boots = {item.path for item in items if item.get_closest_marker("firmware")}
+
+    def place(item: pytest.Item) -> int:
+        if item.path in boots:
+            return 0 if item.path.parent.name == "stories" else 1
+        name = item.nodeid.partition("::")[0]
+        return 3 + LONGEST.index(name) if name in LONGEST else 2
+
+    items.sort(key=place)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """The first process takes files from the front, the other from the back."""
+    from xdist.scheduler import LoadFileScheduling  # only here: without the plugin nobody asks
+
+    scheduler = LoadFileScheduling(config, log)
+    from_the_front = scheduler._assign_work_unit
+
+    def from_its_end(node: Any) -> None:
+        if node is not scheduler.nodes[0]:
+            scheduler.workqueue.move_to_end(next(reversed(scheduler.workqueue)), last=False)
+        from_the_front(node)
+
+    scheduler._assign_work_unit = from_its_end
+    config.option.loadscopereorder = False
+    return scheduler
