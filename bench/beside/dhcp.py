@@ -11,7 +11,7 @@ from typing import Any
 from bench.beside import packages, peers, perfdhcp, population, rest
 from bench.beside.figures import Results
 from bench.beside.rounds import Run
-from bench.beside.servers import METALBOX, POOL, Recipe, Running, metalbox, metered
+from bench.beside.servers import METALBOX, Recipe, Running, metalbox, metered
 from bench.beside.wire import CLIENT, SERVER
 
 PROGRAMS = ("kea-dhcp4", "perfdhcp", "dnsmasq", "dhcpd", "gcc")
@@ -57,7 +57,7 @@ def recipes(programs: Mapping[str, str], sockets: str = "udp") -> dict[str, Reci
         found["dnsmasq"] = peers.dnsmasq_dhcp(programs["dnsmasq"])
     if "dhcpd" in programs:
         found["isc-dhcpd"] = peers.isc_dhcpd(programs["dhcpd"])
-        found[peers.ISC_SAME_POOL] = peers.isc_dhcpd(programs["dhcpd"], POOL, peers.ISC_SAME_POOL)
+        found[peers.ISC_LARGE] = peers.isc_dhcpd(programs["dhcpd"], peers.LARGE_POOL, peers.ISC_LARGE)
     return found
 
 
@@ -100,7 +100,7 @@ def measure(run: Run) -> Results:
                     figures = cost(server, lambda name=name: closed(run, name))  # type: ignore[misc]
                 results.add(CLOSED, name, run.told(CLOSED, name, figures))
     raw = recipes(programs, "raw")
-    direct(run, results, {name: recipe for name, recipe in raw.items() if name != peers.ISC_SAME_POOL})
+    direct(run, results, {name: recipe for name, recipe in raw.items() if name != peers.ISC_LARGE})
     growth(run, results)
     if results.has(CLOSED, "kea-st"):
         at_80(run, results, {name: servers[name] for name in (METALBOX, "kea-st")})
@@ -167,7 +167,7 @@ def witness(run: Run, results: Results, servers: Mapping[str, Recipe]) -> None:
             with run.start(recipe) as server:
                 server.until(lambda: is_answering(run))
                 reach = results.median(CLOSED, name, "per_second")
-                rate = min(COMMON_RATE, int(reach / 2))
+                rate = max(1, min(COMMON_RATE, int(reach / 2)))
                 load = {"seconds": WITNESS_SECONDS, "rate": rate}
                 ours = cost(server, lambda load=load: run.wire.load("dhcpload", relay=CLIENT, **load))  # type: ignore[misc]
                 results.add(SAME_RATE, name, run.told(SAME_RATE, name, ours))
@@ -175,7 +175,7 @@ def witness(run: Run, results: Results, servers: Mapping[str, Recipe]) -> None:
                 results.add(SAME_RATE_WITNESS, name, run.told(SAME_RATE_WITNESS, name, theirs))
                 best = {"per_second": 0.0}
                 for turn, part in enumerate(WITNESS_PARTS, 1):
-                    found = foreign_load(run, server, min(WITNESS_MOST, int(part * reach)), turn)
+                    found = foreign_load(run, server, max(1, min(WITNESS_MOST, int(part * reach))), turn)
                     if found["lost_percent"] <= LOST_PERCENT:
                         best = found
                         break
@@ -214,7 +214,7 @@ def judge(results: Results) -> None:
         results.ratio(f"dhcp_vs_{name}", CLOSED, "per_second", METALBOX, peer)
         results.ratio(f"dhcp_direct_vs_{name}", DIRECT, "per_second", METALBOX, peer)
         results.ratio(f"dhcp_perfdhcp_vs_{name}", WITNESS, "per_second", METALBOX, peer)
-    results.ratio("dhcp_vs_isc_our_pool", CLOSED, "per_second", METALBOX, peers.ISC_SAME_POOL)
+    results.ratio("dhcp_vs_isc_131k", CLOSED, "per_second", METALBOX, peers.ISC_LARGE)
     results.ratio("dhcp_p99_vs_kea_at_80", AT_80, "p99_ms", METALBOX, "kea-st")
     results.ratio("dhcp_100k_vs_empty", FULL_TABLE, "per_second", FULL, EMPTY)
     if results.has(FULL_TABLE, FULL):
