@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 
+from metalbox import inventory
 from metalbox.agent import capabilities, eraser
 from metalbox.diagnosis import why
 from metalbox.erase.methods import Level
@@ -132,7 +133,8 @@ class Case:
     def why(self) -> Diagnosis:
         site = self.site
         life = life_facts(site.store, site.machine, True, lambda number: None, site.now)
-        return why(site.machine, [], Facts(server_address="192.0.2.1", life=life), site.now)
+        entries = inventory.timeline(site.store, site.machine, 1000)
+        return why(site.machine, entries, Facts(server_address="192.0.2.1", life=life), site.now)
 
     def names(self, code: str, *words: str) -> None:
         """`why` gives this fault as its answer, with these words."""
@@ -374,6 +376,21 @@ def test_power_that_is_lost_in_the_middle_of_it(make: Make) -> None:
     case.site.done(order, outcome)
     assert case.kinds() == []
     case.site.done(again, case.work(again, "b2"), "b2")
+    assert case.kinds() == [f"drive {BAD}", f"drive {GOOD}", "machine"]
+
+
+def test_a_network_that_is_cut_while_the_agent_goes_on(make: Make) -> None:
+    case = make(ScsiDrive("sda", BAD))
+    case.wish()
+    order = case.order()
+    outcome = case.work(order)
+    for minute in range(10):
+        assert case.site.erasing.tick(case.site.store, case.site.now + 60 * minute) == [], "its power is not cut"
+    case.site.now += 600
+    found = case.why()
+    (work,) = [one for one in (found, *found.also) if one.code == "erasing"]
+    assert work.advice == ("do not cut its power: the drives may be at work without the agent",)
+    case.site.done(order, outcome)
     assert case.kinds() == [f"drive {BAD}", f"drive {GOOD}", "machine"]
 
 
