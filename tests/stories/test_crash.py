@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import random
 import signal
@@ -16,7 +15,9 @@ from typing import Any
 
 import pytest
 
+from metalbox.cli import client
 from metalbox.config import Mode
+from metalbox.errors import StartError
 from metalbox.lab.machines import Firmware, MachineSpec
 from metalbox.lab.rack import Rack
 from tests.netns import Namespaces
@@ -61,25 +62,15 @@ class Service:
 
     def leases(self) -> dict[str, str]:
         """Address by MAC, as the running service tells them; waits until it answers."""
-        argv = [
-            sys.executable,
-            "-m",
-            "metalbox",
-            "leases",
-            "-o",
-            "json",
-            "--socket",
-            str(self.folder / "metalbox.sock"),
-        ]
         deadline = time.monotonic() + 90
         while True:
-            done = subprocess.run(argv, capture_output=True, text=True, timeout=30, check=False)
-            if done.returncode == 0:
-                return {
-                    row["mac"]: row["address"] for row in json.loads(done.stdout)["leases"] if row["state"] == "bound"
-                }
-            assert time.monotonic() < deadline, done.stderr
-            time.sleep(0.1)
+            try:
+                rows = client.call(str(self.folder / "metalbox.sock"), "GET", "/api/v1/leases")["leases"]
+            except StartError:
+                assert time.monotonic() < deadline, (self.folder / "service.log").read_text()[-2000:]
+                time.sleep(0.05)
+            else:
+                return {row["mac"]: row["address"] for row in rows if row["state"] == "bound"}
 
 
 def promised(path: Path) -> list[tuple[str, str]]:
