@@ -152,7 +152,8 @@ class Hypervisor:
             emulator.symlink_to(QEMU)
         cache = self.home / "cache" / "qemu" / "capabilities"
         if CACHE.is_dir():
-            shutil.copytree(CACHE, cache, dirs_exist_ok=True)
+            # Without what another rack is just copying there.
+            shutil.copytree(CACHE, cache, dirs_exist_ok=True, ignore=shutil.ignore_patterns(".*"))
         cache.mkdir(parents=True, exist_ok=True)
 
     def _keep_cache(self) -> None:
