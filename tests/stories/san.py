@@ -2,7 +2,7 @@
 
 metalbox's own image knows no iSCSI. Here a second archive follows it, as Linux allows (kernel documentation,
 driver-api/early-userspace/buffer-format): kernel modules, open-iscsi's `iscsistart`, and a script that logs in once the
-agent has an address, as an operator at the console would.
+agent has an address, as an operator at the console would. In the middle of the first erase the script kills the agent.
 """
 
 from __future__ import annotations
@@ -35,6 +35,9 @@ until ip address show | grep -q "inet 192.0.2."; do sleep 0.2; done
 iscsistart -i {initiator} -t {target} -g 1 -a {server} -p 3260 >/run/san.log 2>&1
 until grep -q . /sys/class/iscsi_session/*/device/target*/*/block/*/size 2>/dev/null; do sleep 0.2; done
 echo "{attached}" >/dev/console
+until [ "$(awk '{{print $5}}' /sys/block/sda/stat)" -gt 0 ]; do sleep 0.2; done
+sleep 1
+kill -9 $(pidof python3)
 """
 
 

@@ -330,8 +330,8 @@ def test_a_swapped_disk_and_one_that_fails(
     assert {path: ondisk.digest(path) for path in (old, stick)} == {path: kept[path] for path in (old, stick)}
 
 
-def test_a_lun_of_the_storage_network_keeps_every_byte(rack_factory: RackFactory, tmp_path: Path) -> None:
-    """An operator has attached a LUN to the agent: the disk beside it is erased, the LUN is left as it is."""
+def test_a_lun_keeps_every_byte_though_the_agent_is_killed(rack_factory: RackFactory, tmp_path: Path) -> None:
+    """An operator has attached a LUN to the agent: the disk beside it is erased, by two runs of the agent."""
     if which("tgtd") is None:
         pytest.skip("there is no iSCSI target: install Debian's package tgt")
     try:
@@ -339,7 +339,7 @@ def test_a_lun_of_the_storage_network_keeps_every_byte(rack_factory: RackFactory
     except BuildError as error:
         pytest.skip(f"there is no initiator for the agent's image: {error}")
     name = "lab0001"
-    rack = rack_factory(mode=Mode.FULL, machines=[MachineSpec(disks=full(1, Bus.SCSI))], agent=agent)
+    rack = rack_factory(mode=Mode.FULL, machines=[MachineSpec(disks=full(1, Bus.SATA, speed=SLOW))], agent=agent)
     rack.up()
     (built_in,), lun = files(rack, name), tmp_path / "lun"
     make_disk(lun, SIZE, "random")
@@ -354,6 +354,7 @@ def test_a_lun_of_the_storage_network_keeps_every_byte(rack_factory: RackFactory
         assert metalbox(rack, "accept", name, "--yes", "--wait", "240") == 0
         gone([built_in], before)
         assert ondisk.digest(lun) == kept
+    assert "the agent ended with code 137" in rack.console(name) and has_told(rack, name, "begins: erase", 2)
     rows = rack.call("GET", "/api/v1/certificates", {"machine": name})["certificates"]
     assert [row["kind"] for row in rows] == ["machine", "drive"]
     document = rack.call("GET", f"/api/v1/certificates/{rows[0]['number']}")
