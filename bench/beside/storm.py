@@ -16,7 +16,7 @@ from metalbox.lab.pxeclient import Phase
 
 PROGRAMS = ("dnsmasq", "nginx", "gcc")
 COLUMNS = (
-    "seconds", "p50_seconds", "missing", "retries", "deferred", "mb_per_second", "cpu_seconds", "fleet_cpu_seconds",
+    "seconds", "p50_seconds", "booted_seconds", "missing", "retries", "deferred", "mb_per_second", "cpu_seconds", "fleet_cpu_seconds",
     "rss_mb", *(f"{phase} p99" for phase in Phase),
 )  # fmt: skip
 PEER = "dnsmasq+nginx"
@@ -89,6 +89,7 @@ def forget_addresses(run: Run) -> None:
 def judge(results: Results, case: str) -> None:
     """The ratios."""
     results.ratio("storm_vs_dnsmasq_nginx", case, "seconds", METALBOX, PEER)
+    results.ratio("storm_booted_vs_dnsmasq_nginx", case, "booted_seconds", METALBOX, PEER)
     results.ratio("storm_cpu_vs_dnsmasq_nginx", case, "cpu_seconds", METALBOX, PEER)
     if results.has(case, METALBOX):
         for name, figure in (("missing", "missing"), ("retries", "retries"), ("rss_mb", "rss_mb")):

@@ -95,6 +95,8 @@ def sentences(figures: dict[str, Any]) -> list[str]:
     lines = [
         f"arrived    {figures['arrived']} of {figures['machines']} machines, half of them after "
         f"{figures['p50_seconds']:.1f} s, the last after {figures['seconds']:.1f} s; {figures['known']} are discovered",
+        f"booted     half of them had kernel and initrd after {figures['booted_p50_seconds']:.1f} s, the last after "
+        f"{figures['booted_seconds']:.1f} s",
         f"repeated   {figures['retries']} by firmware{_by_cause(figures['lost_by'])}; {figures['deferred']} "
         "put off by the server (503)",
         f"served     {output.size(figures['bytes'])}, {figures['mb_per_second']:,.0f} MB/s",

@@ -47,6 +47,7 @@ class Fleet:
     limit: float = 300.0
     lost: Counter[str] = field(default_factory=Counter)
     phases: dict[Phase, list[float]] = field(default_factory=dict)
+    booted: list[float] = field(default_factory=list)
     arrived: list[float] = field(default_factory=list)
     failures: Counter[str] = field(default_factory=Counter)
     bytes: int = 0
@@ -69,7 +70,10 @@ class Fleet:
         return self.outcome(is_over=not late)
 
     def outcome(self, *, is_over: bool) -> dict[str, Any]:
-        """The figures; seconds from the first switch-on. `seconds` is the last machine's, or the limit."""
+        """The figures; seconds from the first switch-on. `seconds` is the last machine's, or the limit.
+
+        `booted_seconds` ends when the last machine has its kernel and initrd, before it reports.
+        """
         used = resource.getrusage(resource.RUSAGE_SELF)
         phases = {
             str(phase): {"count": len(times), "p50": percentile(times, 50), "p99": percentile(times, 99)}
@@ -82,6 +86,8 @@ class Fleet:
             "missing": self.machines - len(self.arrived),
             "seconds": max(self.arrived, default=self.limit) if is_over else self.limit,
             "p50_seconds": percentile(self.arrived, 50),
+            "booted_seconds": max(self.booted, default=self.limit),
+            "booted_p50_seconds": percentile(self.booted, 50),
             "retries": sum(count for what, count in self.lost.items() if what != "deferred"),
             "deferred": self.lost["deferred"],
             "lost_by": {what: count for what, count in self.lost.items() if what != "deferred"},
@@ -129,6 +135,7 @@ class Fleet:
             script, _ = await http(address, url, lost, keep=True)
         with self._phase(Phase.IMAGES):
             await self._images(address, script.decode())
+        self.booted.append(time.monotonic() - self._began)
         with self._phase(Phase.REPORT):
             await self._report(number, address, folder.rpartition("/ipxe")[0])
 

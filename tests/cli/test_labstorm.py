@@ -15,6 +15,7 @@ from metalbox.lab.storm import Storm
 
 FIGURES: dict[str, Any] = {
     "machines": 1000, "arrived": 999, "missing": 1, "known": 999, "seconds": 14.21, "p50_seconds": 9.0, "retries": 3,
+    "booted_seconds": 8.04, "booted_p50_seconds": 4.0,
     "deferred": 7, "lost_by": {"tftp": 1, "dhcp": 2}, "bytes": 8_562_000_000, "mb_per_second": 602.5,
     "cpu_seconds": 11.4, "rss_mb": 140.2, "fleet_cpu_seconds": 9.9, "failures": {"TFTP timed out": 1},
     "phases": {"rom dhcp": {"count": 1000, "p50": 0.12, "p99": 0.5}, "tftp": {"count": 999, "p50": 1.0, "p99": 3.25}},
@@ -24,6 +25,7 @@ FIGURES: dict[str, Any] = {
 def test_the_outcome_in_words() -> None:
     assert sentences(FIGURES) == [
         "arrived    999 of 1000 machines, half of them after 9.0 s, the last after 14.2 s; 999 are discovered",
+        "booted     half of them had kernel and initrd after 4.0 s, the last after 8.0 s",
         "repeated   3 by firmware (dhcp 2, tftp 1); 7 put off by the server (503)",
         "served     8.562 GB, 602 MB/s",
         "metalbox   11.4 s of CPU, 140 MiB of memory at most; the machines themselves 9.9 s of CPU",

@@ -22,12 +22,14 @@ def test_percentile_is_the_nearest_rank() -> None:
 
 def test_the_outcome_counts_who_arrived_and_what_was_repeated() -> None:
     fleet = Fleet(3, limit=60.0)
+    fleet.booted += [1.0, 3.0, 2.0]
     fleet.arrived += [2.0, 5.0]
     fleet.lost.update({"dhcp": 2, "tftp": 1, "deferred": 4})
     fleet.failures.update({"NAK": 1, "not in time": 0})
     fleet.phases[Phase.TFTP] = [0.5, 0.25]
     outcome = fleet.outcome(is_over=True)
     assert (outcome["arrived"], outcome["missing"], outcome["seconds"], outcome["p50_seconds"]) == (2, 1, 5.0, 5.0)
+    assert (outcome["booted_seconds"], outcome["booted_p50_seconds"]) == (3.0, 2.0)
     assert (outcome["retries"], outcome["deferred"], outcome["lost_by"]) == (3, 4, {"dhcp": 2, "tftp": 1})
     assert outcome["failures"] == {"NAK": 1}
     assert outcome["phases"] == {"tftp": {"count": 2, "p50": 0.5, "p99": 0.5}}
