@@ -156,9 +156,18 @@ def test_a_wire_that_loses_5_of_100(folder: Path, tmp_path: Path) -> None:
         for end in ("server", "client"):
             subprocess.run([*net.exec(end), "nft", "-f", "-"], input=RULES, text=True, check=True, timeout=10)
         name = "f300001"
+
+        def try_thrice(client: str) -> str:
+            """A client may give up for reasons of its own: atftp when its first ACK was lost ("unexpected OACK")."""
+            for _ in range(3):
+                said = fetch(net, client, name, tmp_path / client, 150)
+                if (tmp_path / client).exists() and (tmp_path / client).read_bytes() == (folder / name).read_bytes():
+                    break
+            return said
+
         there = [client for client in CLIENTS if shutil.which(CLIENTS[client][0])]
         with ThreadPoolExecutor(len(there)) as pool:
-            said = dict(zip(there, pool.map(lambda c: fetch(net, c, name, tmp_path / c, 150), there), strict=True))
+            said = dict(zip(there, pool.map(try_thrice, there), strict=True))
         wrong = [c for c in there if (tmp_path / c).read_bytes() != (folder / name).read_bytes()]
         assert not wrong, {client: said[client] for client in wrong}
         counted = counters(server)
