@@ -30,6 +30,8 @@ hypothesis.settings.load_profile("same")
 
 def pytest_configure(config: pytest.Config) -> None:
     """A network of this process's own: loopback and nothing else."""
+    # Of a set of parameters both processes make the same list.
+    os.environ.setdefault("PYTHONHASHSEED", "0")
     if not hasattr(config, "workerinput") or os.geteuid() != 0:
         return
     if ctypes.CDLL(None, use_errno=True).unshare(CLONE_NEWNET):
