@@ -240,7 +240,7 @@ class Sender:
 
 
 def _cork(transfer: Transfer, is_on: bool) -> None:
-    """TCP_CORK (tcp(7)): without it each piece ends with a packet that is not full. The last one leaves with its end."""
+    """TCP_CORK (tcp(7)): without it each piece ends with a packet that is not full. The last leaves at its end."""
     # A socket that is no TCP one has none of it, and none of its packets.
     with contextlib.suppress(OSError):
         transfer.out.setsockopt(socket.IPPROTO_TCP, socket.TCP_CORK, is_on)
