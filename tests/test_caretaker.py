@@ -88,10 +88,16 @@ class Site:
         orders.claim(self.database.store, order.id, "b1", "r1", order.token, self.clock)
         return order
 
-    def done(self, order: Order, outcome: dict[str, Any]) -> None:
+    def _done(self, order: Order, outcome: dict[str, Any]) -> Order:
         follow = {VERB: accountorders.taken}
-        after, _ = orders.done(self.database.store, order.id, "b1", "r1", order.token, outcome, follow, self.clock)
-        self.caretaker.finished(after)
+        return orders.done(self.database.store, order.id, "b1", "r1", order.token, outcome, follow, self.clock)[0]
+
+    def done(self, order: Order, outcome: dict[str, Any]) -> None:
+        self.caretaker.finished(self._done(order, outcome))
+
+    async def say_done(self, order: Order, outcome: dict[str, Any]) -> None:
+        """As `done`, while the caretaker runs."""
+        self.caretaker.finished(await self.database.run(lambda _: self._done(order, outcome)))
 
     def agent_at(self, peer: Simulator, *, dies: bool = False) -> dict[str, Any]:
         """The machine's agent carries the order out at the simulator, and says so unless it `dies` before."""
@@ -123,7 +129,8 @@ class Site:
 
     async def wait(self, happened: Callable[[], bool]) -> None:
         for _ in range(6000):
-            if happened():
+            # In the thread that the store belongs to while the caretaker runs.
+            if await self.database.run(lambda _: happened()):
                 return
             await asyncio.sleep(0.01)
         raise AssertionError(self.texts())
@@ -282,9 +289,9 @@ async def test_an_operator_that_may_too_little_becomes_administrator(sites: list
     site.done(site.told(), WORD)
     async with site.running():
         await site.wait(lambda: bool(site.woken))
-        order = site.told()
+        order = await site.database.run(lambda _: site.told())
         assert order.data["privilege"] == "administrator"
-        site.done(order, {**WORD, "privilege": "administrator"})
+        await site.say_done(order, {**WORD, "privilege": "administrator"})
         await site.wait(lambda: site.state() == "verified")
     assert any("as operator it does not do: does not allow this" in text for text in site.texts())
 
@@ -298,7 +305,8 @@ async def test_a_login_that_fails_stores_nothing(sites: list[Site], tmp_path: Pa
     site.done(site.told(), WORD)
     async with site.running():
         await site.wait(lambda: len(site.woken) == 2)
-        site.done(site.told(), {**WORD, "privilege": "administrator"})
+        order = await site.database.run(lambda _: site.told())
+        await site.say_done(order, {**WORD, "privilege": "administrator"})
         await site.wait(lambda: site.state().startswith("failed: it does not take the password"))
     account = bmcaccounts.credentials(site.database.store, site.vault, number)
     assert account is not None and (account.user, account.password) == ("root", "operators-Own-7")
