@@ -1,7 +1,8 @@
 """How the suite runs: the same examples each time, and two processes that share the work (`pytest -n 2`).
 
 One process begins with the machines that boot, which wait much; the other with everything else; they meet. A file stays
-whole, with the fixtures of its module. Each has a network of its own, so that neither takes a port of the other's.
+whole, with the fixtures of its module. The second has a network of its own, so that neither takes the other's ports;
+what needs the real one, for Debian's packages, is what the first begins with.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import hypothesis
 import pytest
 
 CLONE_NEWNET = 0x40000000
+FIRST = "gw0"
 # What takes longest without booting anything: first in the second process, so that the two meet over short files.
 LONGEST = (
     "tests/power/test_ipmi.py",
@@ -29,10 +31,9 @@ hypothesis.settings.load_profile("same")
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """A network of this process's own: loopback and nothing else."""
-    # Of a set of parameters both processes make the same list.
+    """Of a set of parameters both processes make the same list; the second's network is loopback and nothing else."""
     os.environ.setdefault("PYTHONHASHSEED", "0")
-    if not hasattr(config, "workerinput") or os.geteuid() != 0:
+    if not hasattr(config, "workerinput") or config.workerinput["workerid"] == FIRST or os.geteuid() != 0:
         return
     if ctypes.CDLL(None, use_errno=True).unshare(CLONE_NEWNET):
         raise OSError(ctypes.get_errno(), "this process of the tests can have no network of its own")
@@ -41,16 +42,18 @@ def pytest_configure(config: pytest.Config) -> None:
 
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Where two share the work, files that boot machines come first and the longest of the others last."""
+    """Where two share the work, what builds and boots machines comes first and the longest of the others last."""
     if not hasattr(config, "workerinput"):
         return
     boots = {item.path for item in items if item.get_closest_marker("firmware")}
 
     def place(item: pytest.Item) -> int:
+        if item.path.parent.name == "build":
+            return 0
         if item.path in boots:
-            return 0 if item.path.parent.name == "stories" else 1
+            return 1 if item.path.parent.name == "stories" else 2
         name = item.nodeid.partition("::")[0]
-        return 3 + LONGEST.index(name) if name in LONGEST else 2
+        return 4 + LONGEST.index(name) if name in LONGEST else 3
 
     items.sort(key=place)
 
@@ -64,7 +67,7 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
     from_the_front = scheduler._assign_work_unit
 
     def from_its_end(node: Any) -> None:
-        if node is not scheduler.nodes[0]:
+        if node.gateway.id != FIRST:
             scheduler.workqueue.move_to_end(next(reversed(scheduler.workqueue)), last=False)
         from_the_front(node)
 
