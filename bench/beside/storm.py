@@ -16,8 +16,8 @@ from metalbox.lab.pxeclient import Phase
 
 PROGRAMS = ("dnsmasq", "nginx", "gcc")
 COLUMNS = (
-    "seconds", "p50_seconds", "booted_seconds", "missing", "retries", "deferred", "mb_per_second", "cpu_seconds", "fleet_cpu_seconds",
-    "rss_mb", *(f"{phase} p99" for phase in Phase),
+    "seconds", "p50_seconds", "booted_seconds", "missing", "retries", "deferred", "mb_per_second", "cpu_seconds",
+    "fleet_cpu_seconds", "rss_mb", *(f"{phase} p99" for phase in Phase),
 )  # fmt: skip
 PEER = "dnsmasq+nginx"
 LIMIT_SECONDS = 300
