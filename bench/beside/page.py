@@ -27,8 +27,8 @@ COLUMNS: Mapping[str, Mapping[str, str]] = {
     },
     "storm": {
         "seconds": "last after s", "p50_seconds": "half after s", "booted_seconds": "all booted after s",
-        "retries": "retries",
-        "cpu_seconds": "CPU s", "rss_mb": "MiB", "tftp p99": "tftp p99 s", "kernel+initrd p99": "images p99 s", "report p99": "report p99 s",
+        "retries": "retries", "cpu_seconds": "CPU s", "rss_mb": "MiB", "tftp p99": "tftp p99 s",
+        "kernel+initrd p99": "images p99 s", "report p99": "report p99 s",
     },
     "boot": {"seconds": "s"},
     "inventory": {
