@@ -12,8 +12,8 @@ from collections.abc import Sequence
 from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy.dialects import postgresql, sqlite
 
+from metalbox.bulk import Upsert, quoted
 from metalbox.machine import Mac, Machine
 from metalbox.records import dump, storable
 from metalbox.schema import events, macs
@@ -25,22 +25,9 @@ PRUNE_STEP = 500
 # What only a machine that boots sends.
 BOOT_KINDS = (Kind.DHCP, Kind.TFTP, Kind.HTTP, Kind.DECISION, Kind.AGENT)
 
+# An Entry's fields in their order, which is that of the columns.
+Line = tuple[int, float, float, int, Kind, Mac | None, int | None, str, dict[str, Any]]
 Subject = tuple[str, int | str]  # ("machine_id", 7) or ("mac", "52:54:00:ab:cd:ef")
-
-
-def row_from_entry(entry: Entry, number: int) -> dict[str, Any]:
-    """The columns of `events`."""
-    return {
-        "id": number,
-        "at": entry.at,
-        "last_at": entry.last_at,
-        "count": entry.count,
-        "kind": str(entry.kind),
-        "mac": entry.mac,
-        "machine_id": entry.machine_id,
-        "text": storable(entry.text),
-        "data": dump(entry.data),
-    }
 
 
 def entry_from_row(row: Any) -> Entry:
@@ -58,26 +45,34 @@ def entry_from_row(row: Any) -> Entry:
     )
 
 
+def line_from_entry(entry: Entry) -> Line:
+    """The fields of an entry."""
+    return (
+        entry.id,
+        entry.at,
+        entry.last_at,
+        entry.count,
+        entry.kind,
+        entry.mac,
+        entry.machine_id,
+        entry.text,
+        entry.data,
+    )
+
+
 class Events:
     """The table `events`."""
 
     def __init__(self, connection: sa.Connection) -> None:
         self._connection = connection
-        insert = (postgresql if connection.dialect.name == "postgresql" else sqlite).insert(events)
-        self._upsert = insert.on_conflict_do_update(
-            index_elements=["id"],
-            set_={
-                "last_at": insert.excluded.last_at,
-                "count": insert.excluded["count"],
-                "text": insert.excluded.text,
-                "data": insert.excluded.data,
-                # A line may have been given to its machine while it was still growing in memory.
-                "machine_id": sa.func.coalesce(insert.excluded.machine_id, events.c.machine_id),
-            },
-        )
+        # A line may have been given to its machine while it was still growing in memory.
+        machine_id = "COALESCE(excluded.machine_id, events.machine_id)"
+        newest = {name: f"excluded.{quoted(name)}" for name in ("last_at", "count", "text", "data")}
+        self._upsert = Upsert(connection, events, ("id",), {**newest, "machine_id": machine_id})
         self._next_id = (connection.execute(sa.select(sa.func.max(events.c.id))).scalar() or 0) + 1
         self._count = connection.execute(sa.select(sa.func.count()).select_from(events)).scalar() or 0
-        # Lines written since the subject was last looked at, and subjects that are due.
+        # Lines written since the subject was last looked at, after how many it is worth a look, and who is due.
+        self._worth = 1
         self._written: Counter[Subject] = Counter()
         self._due: list[Subject] = []
         self.last_id = self._next_id - 1
@@ -91,19 +86,29 @@ class Events:
 
     def save(self, entries: Sequence[Entry]) -> list[int]:
         """Insert entries whose id is 0, and write the others again; returns the ids in order."""
-        ids = []
-        rows = []
-        for entry in entries:
-            number = entry.id
-            if not number:
-                number = self._next_id
+        return self.write([line_from_entry(entry) for entry in entries])
+
+    def write(self, lines: Sequence[Line]) -> list[int]:
+        """See `save`."""
+        ids: list[int] = []
+        rows: list[tuple[Any, ...]] = []
+        written = self._written
+        for known, at, last_at, count, kind, mac, machine_id, text, data in lines:
+            number = known or self._next_id
+            if not known:
                 self._next_id += 1
                 self._count += 1
-                self._written[_subject(entry)] += 1
+                subject: Subject = ("mac", mac or "") if machine_id is None else ("machine_id", machine_id)
+                if written[subject] + 1 < self._worth:
+                    written[subject] += 1
+                else:
+                    del written[subject]
+                    self._due.append(subject)
             ids.append(number)
-            rows.append(row_from_entry(entry, number))
-        if rows:
-            self._connection.execute(self._upsert, rows)
+            # A subclass of str takes the driver the long way round.
+            owner = None if mac is None else str(mac)
+            rows.append((number, at, last_at, count, kind.value, owner, machine_id, storable(text), dump(data)))
+        self._upsert.write(rows)
         return ids
 
     def claim(self, mac: Mac, machine_id: int) -> None:
@@ -159,6 +164,7 @@ class Events:
 
     def find_overfull(self, limit: int) -> None:
         """Once at the start: note whose timeline is longer than `limit`."""
+        self._worth = max(1, limit // 10)
         for name in ("mac", "machine_id"):
             column = events.c[name]
             rows = self._connection.execute(
@@ -173,10 +179,7 @@ class Events:
             oldest = sa.select(events.c.id).order_by(events.c.id).limit(min(PRUNE_STEP, self._count - limit_total))
             deleted = self._delete(oldest)
         # A subject is counted again only after a tenth of its limit was written: a timeline is at most 1.1 x its limit.
-        worth = max(1, limit_each // 10)
-        for subject in [subject for subject, written in self._written.items() if written >= worth]:
-            del self._written[subject]
-            self._due.append(subject)
+        self._worth = max(1, limit_each // 10)
         if self._due and deleted == 0:
             deleted = self._prune_subject(self._due.pop(), limit_each)
         return deleted
@@ -211,9 +214,3 @@ def _belongs_to(machine_id: int, owned: Sequence[str]) -> sa.ColumnElement[bool]
     # instead of those of a few addresses.
     is_unclaimed = sa.func.coalesce(events.c.machine_id, 0) == 0
     return sa.or_(events.c.machine_id == machine_id, sa.and_(is_unclaimed, events.c.mac.in_(owned)))
-
-
-def _subject(entry: Entry) -> Subject:
-    if entry.machine_id is not None:
-        return ("machine_id", entry.machine_id)
-    return ("mac", entry.mac or "")

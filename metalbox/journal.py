@@ -11,11 +11,12 @@ import itertools
 import logging
 from collections import Counter, OrderedDict, deque
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 from sqlalchemy.exc import DBAPIError
 
 from metalbox.config import Timeline
+from metalbox.entries import Line
 from metalbox.machine import Mac
 from metalbox.store import Database, Store
 from metalbox.timeline import COALESCE_SECONDS, LOW_VALUE, Entry, Kind, merge_data
@@ -27,8 +28,8 @@ log = logging.getLogger("metalbox.journal")
 FLUSH_SECONDS = 0.2
 # Every how many flushes it is stored when machines were last heard of: 5 s, and nobody's life hangs on it.
 SEEN_TURNS = 25
-# One transaction of this many lines takes about 10 ms; commits of leases wait behind it.
-BATCH = 500
+# One transaction of this many lines takes about 1 ms; commits of leases wait behind it.
+BATCH = 128
 # A minute of 300 lines a second. One line takes about 1 KiB.
 MAX_PENDING = 20_000
 # Lines that may still grow.
@@ -52,17 +53,38 @@ class _Draft:
     data: dict[str, Any]
     id: int = 0
 
-    def entry(self) -> Entry:
-        return Entry(
-            self.id, self.at, self.last_at, self.count, self.kind, self.mac, self.machine_id, self.text, self.data
+    def line(self) -> Line:
+        return (
+            self.id,
+            self.at,
+            self.last_at,
+            self.count,
+            self.kind,
+            self.mac,
+            self.machine_id,
+            self.text,
+            self.data,
         )
 
 
+class Source(Protocol):
+    """Who has something to record and would rather be asked for it. Its length is how much that is."""
+
+    def __len__(self) -> int: ...
+
+    def tell(self, count: int) -> None:
+        """Record the oldest so many."""
+
+
 class Journal:
-    """The one place where lines of the timeline are written. Without a database they are only kept as `pending`."""
+    """The one place where lines of the timeline are written. Without a database they are only kept as `pending`.
+
+    `sources` are asked for what they have before anything is stored or shown.
+    """
 
     def __init__(self, database: Database | None = None, settings: Timeline | None = None) -> None:
         self.counters: Counter[str] = Counter()
+        self.sources: list[Source] = []
         self._database = database
         self._settings = settings or Timeline()
         self._serial = 0
@@ -123,7 +145,9 @@ class Journal:
     @property
     def pending(self) -> list[Entry]:
         """The lines that are not stored yet, oldest first."""
-        return [draft.entry() for draft in self._pending.values()]
+        for source in self.sources:
+            source.tell(len(source))
+        return [Entry(*draft.line()) for draft in self._pending.values()]
 
     async def run(self) -> None:
         """Store what was recorded, five times a second, until cancelled. `close` stores the rest."""
@@ -144,6 +168,9 @@ class Journal:
 
     async def flush(self) -> None:
         """Store all that was recorded until now, and wake those who wait. Cancelling the caller loses nothing."""
+        if self._writing is not None and not self._writing.done():
+            # That one began with what there was then.
+            await asyncio.shield(self._writing)
         if self._writing is None or self._writing.done():
             self._writing = asyncio.create_task(self._write())
         await asyncio.shield(self._writing)
@@ -156,10 +183,16 @@ class Journal:
 
     async def _write(self) -> None:
         database = self._database
-        while self._pending and database is not None:
+        # What comes meanwhile is for the next time: under load there is no end of it.
+        left = len(self._pending) + sum(len(source) for source in self.sources)
+        while left > 0 and database is not None:
+            left -= BATCH
+            self._gather()
             batch = [self._pending.popitem(last=False)[1] for _ in range(min(BATCH, len(self._pending)))]
+            if not batch:
+                break
             try:
-                ids = await database.run(Store.save_entries, [draft.entry() for draft in batch])
+                ids = await database.run(Store.save_lines, [draft.line() for draft in batch])
             except BaseException:
                 for draft in reversed(batch):
                     self._pending[draft.serial] = draft
@@ -172,6 +205,13 @@ class Journal:
             self._woken_at = database.store.last_event_id
             fresh, self._fresh = self._fresh, asyncio.Event()
             fresh.set()
+
+    def _gather(self) -> None:
+        """Ask the sources for as much as one batch still takes."""
+        for source in self.sources:
+            room = BATCH - len(self._pending)
+            if room > 0:
+                source.tell(room)
 
     async def wait(self, after: int, seconds: float) -> bool:
         """Wait until a line with an id above `after` is stored; False when `seconds` went by without one."""

@@ -17,13 +17,13 @@ from socket import inet_aton
 from typing import IO, Any, Concatenate, ParamSpec, TypeVar
 
 import sqlalchemy as sa
-from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError
 
 from metalbox.bmcrecords import Bmcs
+from metalbox.bulk import Upsert
 from metalbox.certificaterecords import Certificates
 from metalbox.dhcp.leases import Lease, LeaseState
-from metalbox.entries import Events
+from metalbox.entries import Events, Line
 from metalbox.errors import StartError
 from metalbox.orderrecords import Orders
 from metalbox.powerrecords import PowerOrders
@@ -65,7 +65,7 @@ class Store:
         self.certificates = Certificates(connection)
         self.power_orders = PowerOrders(connection)
         self.events = Events(connection)
-        self._save_lease, self._is_positional = _lease_upsert(connection.dialect)
+        self._leases = Upsert(connection, leases, ("subnet", "address"))
         connection.commit()
 
     @classmethod
@@ -129,6 +129,11 @@ class Store:
         with self.transaction():
             return self.events.save(entries)
 
+    def save_lines(self, lines: Sequence[Line]) -> list[int]:
+        """The same as `save_entries`, for who has many."""
+        with self.transaction():
+            return self.events.write(lines)
+
     def find_overfull(self, limit: int) -> None:
         """See `Events.find_overfull`."""
         self.events.find_overfull(limit)
@@ -145,14 +150,8 @@ class Store:
 
     def save_leases(self, rows: Sequence[Lease]) -> None:
         """Write leases (one per subnet and address), all in one transaction: on disk when this returns."""
-        if not rows:
-            return
-        values: Any = [_row_from_lease(lease) for lease in rows]
-        if not self._is_positional:
-            values = [dict(zip(LEASE_COLUMNS, row, strict=True)) for row in values]
         with self.transaction():
-            # Past SQLAlchemy's machinery: a batch of 64 takes 0.3 ms instead of 1 ms, and ACKs wait for it.
-            self.connection.exec_driver_sql(self._save_lease, values)
+            self._leases.write([_row_from_lease(lease) for lease in rows])
 
     def load_leases(self) -> list[Lease]:
         """All leases that were ever saved, whatever their state. Raises StartError when they cannot be read."""
@@ -275,33 +274,16 @@ def _why_not(error: DBAPIError, shown: str) -> str:
     return f"the database {shown} cannot be used: {reason}"
 
 
-LEASE_COLUMNS = tuple(column.name for column in leases.columns)
-
-
-def _lease_upsert(dialect: sa.Dialect) -> tuple[str, bool]:
-    """The statement as the driver takes it, and whether its values are numbered (SQLite) or named (psycopg)."""
-    insert = (postgresql if dialect.name == "postgresql" else sqlite).insert(leases)
-    statement = insert.on_conflict_do_update(
-        index_elements=["subnet", "address"],
-        set_={name: insert.excluded[name] for name in LEASE_COLUMNS if name not in ("subnet", "address")},
-    )
-    compiled = statement.compile(dialect=dialect)
-    return str(compiled), compiled.positional
-
-
 def _number(address: str) -> int:
     return int.from_bytes(inet_aton(address))
 
 
 def _row_from_lease(lease: Lease) -> tuple[str | float, ...]:
-    return (
-        lease.subnet,
-        lease.address,
-        lease.mac,
-        lease.client_id,
-        lease.state.value,
-        lease.expires_at,
-        storable(lease.hostname),
-        storable(lease.circuit_id),
-        storable(lease.remote_id),
-    )
+    subnet, address, mac, client_id, state, until, hostname, circuit_id, remote_id, _ = lease
+    if hostname or circuit_id or remote_id:
+        hostname, circuit_id, remote_id = storable(hostname), storable(circuit_id), storable(remote_id)
+    # The driver takes a subclass of str the long way round.
+    return (subnet, address, str(mac), client_id, _STATES[state], until, hostname, circuit_id, remote_id)
+
+
+_STATES = {state: state.value for state in LeaseState}

@@ -51,6 +51,7 @@ LAYERS: tuple[tuple[str, int], ...] = (
     ("metalbox.journal", 3),
     ("metalbox.presence", 3),
     ("metalbox.store", 2),
+    ("metalbox.bulk", 2),
     ("metalbox.powerrecords", 2),
     ("metalbox.steadfast", 3),
     ("metalbox.powerfacts", 3),

@@ -149,7 +149,7 @@ class SlowDatabase(Database):
         self.refused = asyncio.Event()
 
     async def run(self, function, *args, **kwargs):  # type: ignore[no-untyped-def]
-        if self.broken and function is Store.save_entries:
+        if self.broken and function is Store.save_lines:
             self.refused.set()
             raise OperationalError("insert", {}, Exception("database or disk is full"))
         return await super().run(function, *args, **kwargs)

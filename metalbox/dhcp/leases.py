@@ -10,7 +10,7 @@ from __future__ import annotations
 import heapq
 from bisect import bisect_right
 from collections import OrderedDict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from enum import StrEnum
 from ipaddress import IPv4Address
 from itertools import islice
@@ -209,6 +209,10 @@ class Leases:
     def reservation(self, subnet: str, mac: str) -> Reservation | None:
         """What is reserved for this machine."""
         return self._tables[subnet].reserved.get(mac)
+
+    def reserved(self, subnet: str) -> Mapping[str, Reservation]:
+        """All reservations of a subnet by MAC."""
+        return self._tables[subnet].reserved
 
     def pool_size(self, subnet: str) -> int:
         """How many addresses the subnet's pools have to give."""

@@ -79,7 +79,17 @@ class Packet:
 
     def text(self, code: int) -> str:
         """The option as text without trailing zeros (RFC 2132 section 2); bytes that are not UTF-8 become U+FFFD."""
-        return self.options.get(code, b"").rstrip(b"\0").decode("utf-8", "replace")
+        return text_of(self.options.get(code, b""))
+
+
+def text_of(data: bytes) -> str:
+    """An option's text without trailing zeros (RFC 2132 section 2); bytes that are not UTF-8 become U+FFFD."""
+    return data.rstrip(b"\0").decode("utf-8", "replace")
+
+
+def printable(text: str) -> str:
+    """The text, or "" where something in it cannot be shown."""
+    return text if text.isprintable() else ""
 
 
 def parse_packet(data: bytes) -> Packet:

@@ -28,6 +28,7 @@ from metalbox.dhcp.packet import (
     encode_option,
     fit_options,
     max_reply_size,
+    printable,
 )
 from metalbox.dhcp.relay import CIRCUIT_ID, LINK_SELECTION, REMOTE_ID, SERVER_ID_OVERRIDE, location_text, sub_options
 from metalbox.dhcp.route import PXE_PORT, Route, RouteKind, client_address, route
@@ -114,6 +115,14 @@ def select_network(
     return (networks[0] if networks else None), False
 
 
+def lease_seconds(packet: Packet, network: Network) -> int:
+    """For how long the client gets its address: as it asks, within limits."""
+    if options.LEASE_TIME not in packet.options:
+        return network.lease_seconds
+    asked = packet.number(options.LEASE_TIME) or network.lease_seconds
+    return min(max(asked, MIN_LEASE_SECONDS), network.lease_seconds)
+
+
 class _Turn:
     """One message on its way to an answer."""
 
@@ -147,7 +156,7 @@ class _Turn:
         self.client = Client(
             self.mac,
             given[options.CLIENT_ID].hex() if options.CLIENT_ID in given else "",
-            _printable(packet.text(options.HOST_NAME)) if options.HOST_NAME in given else "",
+            printable(packet.text(options.HOST_NAME)) if options.HOST_NAME in given else "",
             location_text(self.agent[CIRCUIT_ID]) if CIRCUIT_ID in self.agent else "",
             location_text(self.agent[REMOTE_ID]) if REMOTE_ID in self.agent else "",
         )
@@ -317,17 +326,11 @@ class _Turn:
         return 0 if lease is None or lease.state is LeaseState.OFFERED else lease.number
 
     def bind(self, network: Network, address: int) -> Reply | None:
-        seconds = self.lease_seconds(network)
+        seconds = lease_seconds(self.packet, network)
         bound = self.leases.bind(network.name, self.client, address, seconds, self.now)
         return self.give(network, Message.ACK, *bound) if bound else None
 
     # -- writing --------------------------------------------------------------------------------------------------
-
-    def lease_seconds(self, network: Network) -> int:
-        if options.LEASE_TIME not in self.packet.options:
-            return network.lease_seconds
-        asked = self.packet.number(options.LEASE_TIME) or network.lease_seconds
-        return min(max(asked, MIN_LEASE_SECONDS), network.lease_seconds)
 
     def hostname(self, network: Network) -> bytes:
         reservation = self.leases.reservation(network.name, self.mac)
@@ -352,7 +355,7 @@ class _Turn:
 
     def give(self, network: Network, message: Message, lease: Lease, change: LeaseChange | None) -> Reply:
         """OFFER or ACK of a lease."""
-        seconds = self.lease_seconds(network)
+        seconds = lease_seconds(self.packet, network)
         times = network.lease_options if seconds == network.lease_seconds else lease_options(seconds)
         boot = self.boot(network) or NO_BOOT
         body = times + boot.options + network.options + self.hostname(network)
@@ -452,7 +455,3 @@ class _Turn:
             self.client.hostname,
             given.get(options.MACHINE_ID, b""),
         )
-
-
-def _printable(text: str) -> str:
-    return text if text.isprintable() else ""

@@ -2,7 +2,8 @@
 
 One UDP socket for each interface and port. A wake-up takes all that waits in a socket; what needs no durable change
 is answered at once, and all lease changes that came together are committed together before their answers leave. No
-rule of the protocol lives here. Replies leave on the interface that the request came in by.
+rule of the protocol lives here. Replies leave on the interface that the request came in by, those of one size to one
+relay with one call.
 """
 
 from __future__ import annotations
@@ -12,25 +13,26 @@ import logging
 import socket
 import time
 from collections import Counter, deque
-from collections.abc import Awaitable, Callable, Collection, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from ipaddress import IPv4Address
 from typing import NamedTuple
 
 from metalbox.config import Config, Mode
-from metalbox.dhcp import sockets
+from metalbox.dhcp import datagrams, sockets
+from metalbox.dhcp.express import Express, Expresses
 from metalbox.dhcp.frames import udp_frame
 from metalbox.dhcp.leases import Lease, LeaseChange, Leases
 from metalbox.dhcp.options import MESSAGE_NAMES, Message
-from metalbox.dhcp.packet import OPTIONS_AT, parse_packet
+from metalbox.dhcp.packet import OPTIONS_AT, address_text, parse_packet
 from metalbox.dhcp.probe import Probe
-from metalbox.dhcp.responder import Arrival, Context, Exchange, Ignored, Reply, RouteKind, respond
+from metalbox.dhcp.responder import Arrival, Context, Exchange, Ignored, Route, RouteKind, respond
 from metalbox.dhcp.rivals import Rivals
-from metalbox.dhcp.route import BROADCAST, PXE_PORT, SERVER_PORT
+from metalbox.dhcp.route import BROADCAST, CLIENT_PORT, PXE_PORT, SERVER_PORT
 from metalbox.dhcp.sockets import Interface
-from metalbox.dhcp.wording import describe
+from metalbox.dhcp.telling import NOT_BOOTING, Filled, Telling, exchange_of
 from metalbox.errors import MalformedPacket
-from metalbox.journal import Journal, Kind
+from metalbox.journal import Journal
 from metalbox.machine import Mac
 from metalbox.presence import Presence
 
@@ -38,25 +40,20 @@ log = logging.getLogger("metalbox.dhcp")
 
 Commit = Callable[[Sequence[LeaseChange]], Awaitable[None]]
 
-# A message is at most one Ethernet frame, relays and all; what is longer comes cut and is malformed.
-MAX_DATAGRAM = 4096
-# Taken from a socket in one wake-up, and answered before other work of the loop gets its turn (about 5 ms).
+# Taken from a socket in one wake-up, and answered before other work of the loop gets its turn (about 1 ms).
 DRAIN = 1024
 STEP = 128
 # More than this many waiting means overload: then those go on who are half-way through, the others will ask again.
 MAX_QUEUE = 1024
 # Ways in which datagrams come in; a renewal has its client's address as source.
 MAX_ARRIVALS = 4096
-# Exchanges not yet in the journal; they wait for a moment without packets, and the oldest are given up before packets.
-MAX_UNTOLD = 8192
 # Answers that wait for a commit; further requests stay in the queue until it is done.
 MAX_WAITING = 4096
 RETRY_SECONDS = 0.5
 # Longer than any lock or checkpoint of a database on one machine takes.
 GIVE_UP_SECONDS = 30.0
-# Clients that are an operating system or a BMC; all others are in a boot.
-NOT_BOOTING = frozenset({"os", "bmc"})
 DISCOVER = b"\x35\x01\x01"
+OTHER = "received: other"
 RECEIVED = {number: f"received: {name}" for number, name in MESSAGE_NAMES.items()}
 SENT = {number: f"sent: {name}" for number, name in MESSAGE_NAMES.items()}
 
@@ -65,49 +62,39 @@ SENT = {number: f"sent: {name}" for number, name in MESSAGE_NAMES.items()}
 class _Port:
     """One socket. `link` sends whole frames on the same interface, None where that is not possible.
 
-    `arrivals` remembers how datagrams came in: nearly all of a subnet's come alike.
+    `arrivals` remembers how datagrams came in: nearly all of a subnet's come alike. `express` is what was learned of
+    their answers. `segments` is False once the kernel has refused to cut one call into many datagrams.
     """
 
     interface: Interface
     number: int
     sock: socket.socket
     link: socket.socket | None
-    arrivals: dict[tuple[bytes, tuple[str, int]], Arrival] = field(default_factory=dict)
+    express: Expresses
+    segments: bool = True
+    arrivals: dict[bytes, Arrival] = field(default_factory=dict)
 
 
-def _read_arrival(port: _Port, info: bytes, source: tuple[str, int]) -> Arrival:
-    interface = port.interface
-    if len(info) != sockets.PKTINFO.size:
-        return Arrival(interface.name, interface.index, interface.address, source, port.number, False)
+def _read_arrival(port: _Port, origin: bytes) -> Arrival:
+    source, index, ours, target = datagrams.read_origin(origin)
     # The second is our address there, even for a broadcast; for a unicast the third is the same.
-    index, ours, target = sockets.PKTINFO.unpack(info)
-    return Arrival(interface.name, index, IPv4Address(ours), source, port.number, ours == target)
+    return Arrival(port.interface.name, index, IPv4Address(ours), source, port.number, ours == target)
 
 
-class _Datagram(NamedTuple):
-    data: bytes
-    info: list[tuple[int, int, bytes]]
-    source: tuple[str, int]
-    port: _Port
-    started: float
+# Data, origin, the port that it came to, and when it was taken from there.
+_Datagram = tuple[bytes, bytes, _Port, float]
 
 
 class _Answer(NamedTuple):
     """A reply and what is needed to send and to record it."""
 
-    reply: Reply
+    data: bytes
+    route: Route
     arrival: Arrival
     port: _Port
     started: float
-
-
-class _Told(NamedTuple):
-    """An exchange on its way to the journal; put into words when no packet waits."""
-
-    exchange: Exchange
-    ignored: str
-    micros: int
-    now: float
+    reply: int
+    said: Exchange | Filled
 
 
 class DhcpServer:
@@ -147,11 +134,12 @@ class DhcpServer:
         self._links: list[socket.socket] = []
         self._queue: deque[_Datagram] = deque()
         self._is_stepping = False
+        self._inbox = datagrams.Inbox()
         self._waiting: list[_Answer] = []
         self._changes: list[LeaseChange] = []
         self._is_committing = False
         self._wanted = asyncio.Event()
-        self._untold: deque[_Told] = deque()
+        self._telling = Telling(journal, self.counters)
         self.probe = Probe(self.context, leases, journal, self._interfaces, config.dhcp.decline_seconds)
         self.rivals = Rivals(self.context, journal, presence, self._interfaces)
 
@@ -190,7 +178,7 @@ class DhcpServer:
                 log.warning("%s: no raw socket (%s): clients get broadcasts", interface.name, error.strerror)
         for number in (SERVER_PORT, PXE_PORT):
             sock = sockets.open_udp(interface, number, share=share)
-            self._ports.append(_Port(interface, number, sock, link))
+            self._ports.append(_Port(interface, number, sock, link, Expresses(self.context, self._leases)))
 
     def close(self) -> None:
         """Stop listening. Answers that wait for a commit are not sent: their clients ask again."""
@@ -204,7 +192,7 @@ class DhcpServer:
         self._links.clear()
         self._queue.clear()
         self._waiting.clear()
-        self._tell()
+        self._telling.tell(len(self._telling))
         self.probe.close()
         self.rivals.close()
 
@@ -223,21 +211,20 @@ class DhcpServer:
     # -- receiving ------------------------------------------------------------------------------------------------
 
     def _readable(self, port: _Port) -> None:
-        recvmsg, queue, started = port.sock.recvmsg, self._queue, time.perf_counter()
-        for _ in range(DRAIN):
-            try:
-                data, info, flags, source = recvmsg(MAX_DATAGRAM, sockets.PKTINFO_SPACE)
-            except BlockingIOError:
-                break
-            except OSError as error:
-                # The interface went down or away; the socket tells it once.
-                log.warning("%s: receiving failed: %s", port.interface.name, error.strerror)
-                self.counters["receive failed"] += 1
-                break
-            if flags & socket.MSG_TRUNC:
-                self.counters["ignored: malformed"] += 1
-                continue
-            queue.append(_Datagram(data, info, source, port, started))
+        inbox, queue, fileno, started = self._inbox, self._queue, port.sock.fileno(), time.perf_counter()
+        try:
+            for _ in range(DRAIN // inbox.count):
+                received = inbox.receive(fileno)
+                queue.extend([(data, origin, port, started) for data, origin in received])
+                if len(received) < inbox.count:
+                    break
+        except OSError as error:
+            # The interface went down or away; the socket tells it once.
+            log.warning("%s: receiving failed: %s", port.interface.name, error.strerror)
+            self.counters["receive failed"] += 1
+        if inbox.cut:
+            self.counters["ignored: malformed"] += inbox.cut
+            inbox.cut = 0
         if len(queue) > MAX_QUEUE:
             self._shed()
         if not self._is_stepping:
@@ -249,7 +236,7 @@ class DhcpServer:
         kept: deque[_Datagram] = deque()
         for datagram in self._queue:
             # Nearly every client puts option 53 first. One that does not is kept.
-            if spare > 0 and datagram.data.startswith(DISCOVER, OPTIONS_AT):
+            if spare > 0 and datagram[0].startswith(DISCOVER, OPTIONS_AT):
                 spare -= 1
             else:
                 kept.append(datagram)
@@ -262,56 +249,82 @@ class DhcpServer:
     def _step(self) -> None:
         """Answer some of what waits, and come back for the rest."""
         self._is_stepping = False
-        now = time.time()
+        now, queue, is_taught = time.time(), self._queue, False
+        answers: list[_Answer] = []
+        received: list[str] = []
         try:
-            for _ in range(min(STEP, len(self._queue))):
+            for _ in range(min(STEP, len(queue))):
                 if len(self._waiting) >= MAX_WAITING:
-                    return
-                self._take(self._queue.popleft(), now)
+                    break
+                datagram = queue.popleft()
+                data, origin, port, started = datagram
+                express = port.express.answer(data, origin, now)
+                if express is None:
+                    # One lesson for each step: who invents new kinds of packets does not cost more than his answers.
+                    is_taught = self._take(datagram, now, answers, received, may_learn=not is_taught) or is_taught
+                else:
+                    received.append(RECEIVED[express[1].message])
+                    self._take_express(express, port, started, answers)
         finally:
             # Also after a bug in one answer, which the loop reports: the next one is somebody else's.
-            if self._queue and len(self._waiting) < MAX_WAITING:
+            self.counters.update(received)
+            self._send_all(answers, now)
+            if queue and len(self._waiting) < MAX_WAITING:
                 self._is_stepping = True
                 asyncio.get_running_loop().call_soon(self._step)
-            elif not self._queue:
-                self._tell()
 
-    def _take(self, datagram: _Datagram, now: float) -> None:
-        data, _, source, port, started = datagram
+    def _take_express(self, express: Express, port: _Port, started: float, answers: list[_Answer]) -> None:
+        data, plan, parts, lease, change = express
+        route = plan.route
+        if route.kind is RouteKind.LINK:
+            route = Route(RouteKind.LINK, lease.address, CLIENT_PORT, parts[2])
+        answer = _Answer(data, route, plan.arrival, port, started, plan.reply, (plan, parts, lease.number))
+        if change is None:
+            answers.append(answer)
+        else:
+            self._changes.append(change)
+            self._waiting.append(answer)
+            self._wanted.set()
+
+    def _take(
+        self, datagram: _Datagram, now: float, answers: list[_Answer], received: list[str], *, may_learn: bool
+    ) -> bool:
+        """Ask the responder; returns whether its answer was studied."""
+        data, origin, port, started = datagram
+        arrival = self._arrival(port, origin)
         try:
             packet = parse_packet(data)
         except MalformedPacket as error:
             self.counters["ignored: malformed"] += 1
-            log.debug("%s: from %s:%d: %s", port.interface.name, *source, error)
-            return
-        self.counters[RECEIVED.get(packet.message, "received: other")] += 1
-        arrival = self._arrival(datagram)
+            log.debug("%s: from %s:%d: %s", port.interface.name, *arrival.source, error)
+            return False
+        received.append(RECEIVED.get(packet.message, OTHER))
         outcome = respond(packet, arrival, self.context, self._leases, now)
         if outcome.change is not None:
             self._changes.append(outcome.change)
             self._wanted.set()
         if isinstance(outcome, Ignored):
             self._ignore(outcome, arrival, started, now)
-            return
-        answer = _Answer(outcome, arrival, port, started)
+            return False
+        reply = outcome.exchange.reply or 0
+        answer = _Answer(outcome.data, outcome.route, arrival, port, started, reply, outcome.exchange)
         # An ACK without a change of its own may rest on one that is not durable yet; the PXE port gives no leases.
-        is_unsure = outcome.exchange.reply == Message.ACK and port.number == SERVER_PORT
+        is_unsure = reply == Message.ACK and port.number == SERVER_PORT
         if outcome.change is not None or (is_unsure and (self._is_committing or self._changes)):
             self._waiting.append(answer)
             self._wanted.set()
         else:
-            self._send(answer, now)
+            answers.append(answer)
+        if may_learn:
+            port.express.learn(data, origin, packet, arrival, outcome)
+        return may_learn
 
-    def _arrival(self, datagram: _Datagram) -> Arrival:
-        port = datagram.port
-        # IP_PKTINFO is the only thing we asked the kernel for.
-        info = datagram.info[0][2] if datagram.info else b""
-        key = (info, datagram.source)
-        arrival = port.arrivals.get(key)
+    def _arrival(self, port: _Port, origin: bytes) -> Arrival:
+        arrival = port.arrivals.get(origin)
         if arrival is None:
             if len(port.arrivals) >= MAX_ARRIVALS:
                 port.arrivals.clear()
-            arrival = port.arrivals[key] = _read_arrival(port, info, datagram.source)
+            arrival = port.arrivals[origin] = _read_arrival(port, origin)
         return arrival
 
     # -- committing -----------------------------------------------------------------------------------------------
@@ -345,9 +358,7 @@ class DhcpServer:
             else:
                 failing_since = 0.0
                 self._is_committing = False
-                now = time.time()
-                for answer in batch:
-                    self._send(answer, now)
+                self._send_all(batch, time.time())
             if not self._is_stepping:
                 self._step()
 
@@ -362,38 +373,66 @@ class DhcpServer:
         self._changes = [LeaseChange((lease,)) for lease in newest.values()]
         now = time.time()
         for answer in batch:
-            exchange = answer.reply.exchange._replace(reply=None)
-            self._record(Ignored("lease not stored", str(error), exchange), answer.arrival, answer.started, now)
+            exchange = exchange_of(answer.said)._replace(reply=None)
+            self._record(exchange, exchange, answer.started, now, "lease not stored")
         self._wanted.set()
 
     # -- sending --------------------------------------------------------------------------------------------------
 
-    def _send(self, answer: _Answer, now: float) -> None:
-        reply, arrival, port, _ = answer
-        route = reply.route
+    def _send_all(self, answers: Iterable[_Answer], now: float) -> None:
+        """Send answers, those alike together, and record what has left."""
+        alike: dict[tuple[_Port, str, int, bytes, int], list[_Answer]] = {}
+        for answer in answers:
+            port, route = answer.port, answer.route
+            if route.kind is RouteKind.LINK:
+                if self._send_frame(answer):
+                    self._sent([answer], now)
+                    continue
+                route = BROADCAST
+            info = b""
+            if len(port.interface.addresses) > 1:
+                # From the very address that the client was told or has asked: iPXE's PXE port takes no other.
+                info = datagrams.PKTINFO.pack(port.interface.index, answer.arrival.server_address.packed, bytes(4))
+            key = (port, route.address, route.port, info, len(answer.data))
+            group = alike.get(key)
+            if group is None:
+                alike[key] = [answer]
+            else:
+                group.append(answer)
+        for (port, address, number, info, size), group in alike.items():
+            count = datagrams.fitting(size)
+            for at in range(0, len(group), count):
+                self._send_alike(port, group[at : at + count], (address, number), info, now)
+
+    def _send_alike(
+        self, port: _Port, answers: list[_Answer], target: tuple[str, int], info: bytes, now: float
+    ) -> None:
         if not self._ports:
             return
-        try:
-            if route.kind is not RouteKind.LINK or not self._send_frame(answer):
-                where = route if route.kind is not RouteKind.LINK else BROADCAST
-                self._send_datagram(port, arrival, reply.data, (where.address, where.port))
-        except OSError as error:
-            self.counters["send failed"] += 1
-            log.warning("%s: cannot send to %s: %s", arrival.interface, route.address, error.strerror)
-            return
-        exchange = reply.exchange
-        self.counters[SENT.get(exchange.reply or 0, "sent: other")] += 1
-        if exchange.reply == Message.OFFER:
-            self.probe.wanted.set()
-        self._record(reply, arrival, answer.started, now)
+        if len(answers) > 1 and port.segments:
+            try:
+                datagrams.send_alike(port.sock, [answer.data for answer in answers], target, info)
+            except OSError as error:
+                # Whatever it is, each of them meets it again below.
+                port.segments = error.errno not in datagrams.CANNOT_SEGMENT
+            else:
+                self._sent(answers, now)
+                return
+        for answer in answers:
+            try:
+                datagrams.send(port.sock, answer.data, target, info)
+            except OSError as error:
+                self.counters["send failed"] += 1
+                log.warning("%s: cannot send to %s: %s", port.interface.name, target[0], error.strerror)
+            else:
+                self._sent([answer], now)
 
     def _send_frame(self, answer: _Answer) -> bool:
-        reply, arrival, port, _ = answer
+        data, route, arrival, port = answer[:4]
         if port.link is None:
             return False
-        route = reply.route
         addresses = (arrival.server_address.packed, socket.inet_aton(route.address))
-        frame = udp_frame((port.interface.mac, route.mac), addresses, (port.number, route.port), reply.data)
+        frame = udp_frame((port.interface.mac, route.mac), addresses, (port.number, route.port), data)
         try:
             port.link.send(frame)
         except OSError as error:
@@ -402,15 +441,16 @@ class DhcpServer:
             return False
         return True
 
-    def _send_datagram(self, port: _Port, arrival: Arrival, data: bytes, target: tuple[str, int]) -> None:
-        if len(port.interface.addresses) < 2:
-            port.sock.sendto(data, target)
-            return
-        # From the very address that the client was told or has asked: iPXE's PXE port takes no other.
-        info = sockets.PKTINFO.pack(port.interface.index, arrival.server_address.packed, bytes(4))
-        port.sock.sendmsg([data], [(socket.IPPROTO_IP, sockets.IP_PKTINFO, info)], 0, target)
-
     # -- telling --------------------------------------------------------------------------------------------------
+
+    def _sent(self, answers: Sequence[_Answer], now: float) -> None:
+        self.counters.update([SENT.get(answer.reply, "sent: other") for answer in answers])
+        for answer in answers:
+            if answer.reply == Message.OFFER:
+                self.probe.wanted.set()
+            said = answer.said
+            pattern = said if isinstance(said, Exchange) else said[0].pattern
+            self._record(said, pattern, answer.started, now)
 
     def _ignore(self, outcome: Ignored, arrival: Arrival, started: float, now: float) -> None:
         word = "noted" if outcome.change is not None else "ignored"
@@ -418,34 +458,28 @@ class DhcpServer:
         if log.isEnabledFor(logging.DEBUG):
             who = outcome.exchange.mac if outcome.exchange else "nobody"
             log.debug("%s: %s: %s %s (%s)", arrival.interface, who, word, outcome.reason, outcome.detail)
-        self._record(outcome, arrival, started, now)
+        if outcome.exchange is not None:
+            self._record(outcome.exchange, outcome.exchange, started, now, outcome.reason)
 
-    def _record(self, outcome: Reply | Ignored, arrival: Arrival, started: float, now: float) -> None:
-        exchange = outcome.exchange
-        if exchange is None or not exchange.mac:
+    def _record(
+        self, said: Exchange | Filled, pattern: Exchange, started: float, now: float, ignored: str = ""
+    ) -> None:
+        """Tell all who want to know. `pattern` has what does not depend on the client."""
+        if isinstance(said, Exchange):
+            mac, address = said.mac, said.address
+        else:
+            mac, address = Mac.from_bytes(said[1][2]), said[2]
+        if not mac:
             return
-        mac = exchange.mac
-        is_boot = exchange.client not in NOT_BOOTING
+        is_boot = pattern.client not in NOT_BOOTING
         # A DISCOVER's address is an offer that the client may not take.
-        is_taken = exchange.message != Message.DISCOVER and exchange.reply != Message.NAK
-        self._presence.saw(mac, exchange.address_text if is_taken else "", now=now, booting=is_boot)
-        if exchange.client == "bmc":
-            self._heard_bmc(mac, exchange.address_text if is_taken else "", exchange.vendor_class)
-        ignored = outcome.reason if isinstance(outcome, Ignored) else ""
+        is_taken = pattern.message != Message.DISCOVER and pattern.reply != Message.NAK
+        text = address_text(address) if is_taken else ""
+        if text or is_boot:
+            self._presence.saw(mac, text, now=now, booting=is_boot)
+        if pattern.client == "bmc":
+            self._heard_bmc(mac, text, pattern.vendor_class)
         # The daily talk of a site's own machines with its own server is not ours to remember.
-        if ignored and exchange.mode != Mode.FULL and not is_boot and not self._presence.is_booting(mac, now):
+        if ignored and pattern.mode != Mode.FULL and not is_boot and not self._presence.is_booting(mac, now):
             return
-        self._untold.append(_Told(exchange, ignored, int((time.perf_counter() - started) * 1e6), now))
-        if len(self._untold) > MAX_UNTOLD:
-            self._untold.popleft()
-            self.counters["not in the timeline"] += 1
-
-    def _tell(self) -> None:
-        """Write what happened into the journal."""
-        while self._untold:
-            exchange, ignored, micros, now = self._untold.popleft()
-            data = exchange.data(ignored)
-            data["micros"] = micros
-            text = describe(exchange, ignored)
-            self._journal.record(Kind.DHCP, text, now=now, mac=exchange.mac, key=exchange.key, data=data)
-            log.log(logging.DEBUG if exchange.client in NOT_BOOTING else logging.INFO, "%s: %s", exchange.mac, text)
+        self._telling.add(mac, said, ignored, int((time.perf_counter() - started) * 1e6), now)

@@ -32,8 +32,12 @@ NOT_OURS = "proxy mode gives no address"
 NOTED = {"released": "noted", "declined": "the address rests for a while"}
 
 
-def describe(exchange: Exchange, ignored: str = "") -> str:
-    """Who asked what, and what we answered or, in `ignored`, why we did not."""
+def describe(exchange: Exchange, ignored: str = "", address: str = "") -> str:
+    """Who asked what, and what we answered or, in `ignored`, why we did not.
+
+    `address` stands in place of the client's address, if it has one.
+    """
+    address = address or exchange.address_text
     who = WHO.get(exchange.client, exchange.client)
     if exchange.port == PXE_PORT:
         asks = "asks on port 4011 what to boot"
@@ -41,12 +45,12 @@ def describe(exchange: Exchange, ignored: str = "") -> str:
         asks = ASKS.get(exchange.message, f"sends DHCP message {exchange.message}")
     if ignored == NOT_OURS:
         server = f" from the DHCP server {address_text(exchange.server_id)}" if exchange.server_id else " again"
-        return f"{who} takes the address {exchange.address_text}{server}"
+        return f"{who} takes the address {address}{server}"
     where = f" through relay {address_text(exchange.relay)}" if exchange.relay else ""
-    return f"{who} {asks}{where}: {_answer(exchange, ignored)}"
+    return f"{who} {asks}{where}: {_answer(exchange, ignored, address)}"
 
 
-def _answer(exchange: Exchange, ignored: str) -> str:
+def _answer(exchange: Exchange, ignored: str, address: str) -> str:
     if exchange.reply is None:
         return NOTED.get(ignored) or (f"not answered, {ignored}" if ignored else "not answered")
     if exchange.reply == Message.NAK:
@@ -55,7 +59,7 @@ def _answer(exchange: Exchange, ignored: str) -> str:
     parts = []
     # A proxy gives no address: the one that stands in the exchange is the site's.
     if exchange.address and exchange.mode != "proxy" and exchange.message != Message.INFORM:
-        parts.append(f"{verb} {exchange.address_text}")
+        parts.append(f"{verb} {address}")
     if exchange.boot_file:
         parts.append(f"told to boot {exchange.boot_file}")
     return " and ".join(parts) or "answered"
