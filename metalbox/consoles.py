@@ -22,6 +22,7 @@ from sqlalchemy.exc import DBAPIError
 from metalbox import config
 from metalbox.errors import BmcConsoleInUse, BmcNotSupported, BmcWrongPassword, MetalboxError, PowerError, Refused
 from metalbox.journal import Journal, Kind
+from metalbox.listing import Wanted, everything
 from metalbox.machine import Machine
 from metalbox.power import Console, Endpoint, Power
 from metalbox.power.desk import Clock
@@ -449,7 +450,7 @@ async def open_console(
 def _with_ways(store: Store, endpoints: Endpoints) -> list[Machine]:
     """The machines that have a BMC; in the database's thread."""
     found = []
-    for row in store.machines.listing():
+    for row in everything(store, Wanted(fields=("id", "name", "state", "uuid", "serial"))):
         machine = Machine(id=row["id"], name=row["name"], state=row["state"], uuid=row["uuid"], serial=row["serial"])
         # A secret that does not open is told to who asks for the console.
         with contextlib.suppress(MetalboxError):

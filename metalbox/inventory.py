@@ -123,14 +123,11 @@ def find_mac(store: Store, name: str) -> Mac | None:
         return None if store.machines.owners([mac]) else mac
 
 
-def listing(store: Store, state: str, query: str, now: float) -> dict[str, list[dict[str, Any]]]:
-    """All machines as rows, and the strangers: addresses that booted in the last hour and belong to no machine."""
+def strangers(store: Store, now: float) -> list[dict[str, Any]]:
+    """Addresses that booted in the last hour and belong to no machine."""
     with store.transaction():
-        strangers = store.events.strangers(now - STRANGER_SECONDS, MAX_STRANGERS)
-        return {
-            "machines": store.machines.listing(state, query),
-            "strangers": [{"mac": mac, "last_seen": entry.last_at, "text": entry.text} for mac, entry in strangers],
-        }
+        found = store.events.strangers(now - STRANGER_SECONDS, MAX_STRANGERS)
+    return [{"mac": mac, "last_seen": entry.last_at, "text": entry.text} for mac, entry in found]
 
 
 def timeline(store: Store, machine: Machine, limit: int, after: int | None = None) -> list[Entry]:

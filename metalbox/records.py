@@ -7,8 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from functools import cache
 from typing import Any
 
@@ -19,19 +18,25 @@ from metalbox.report import parse_hardware
 from metalbox.schema import certificates, counters, events, machines, macs
 
 MAX_BIGINT = 2**63 - 1
+# Values in one statement; SQLite takes 32,766.
+MAX_AT_ONCE = 500
 # The counter of the machines' ids.
 COUNTER = "machine"
 
 
 def dump(value: Any) -> str:
     """JSON as it is stored; a dataclass is the object of its fields, what JSON does not know (a path) is its text."""
-    return json.dumps(value, separators=(",", ":"), default=_plain)
+    return _encode(value)
 
 
 def _plain(value: Any) -> Any:
     # `dataclasses.asdict` copies every value on the way, which takes three times as long for a report.
     names = _field_names(type(value))
     return {name: getattr(value, name) for name in names} if names else str(value)
+
+
+# Made once: `json.dumps` with settings makes an encoder for each call.
+_encode = json.JSONEncoder(separators=(",", ":"), default=_plain).encode
 
 
 @cache
@@ -116,31 +121,6 @@ def fault_from_text(text: str) -> Fault | None:
     return Fault(row["code"], row["text"], row["at"], tuple(row["evidence"]))
 
 
-# What `list` shows, in the order of GET /api/v1/machines; no JSON is read for it.
-LISTED = (
-    machines.c.id,
-    machines.c.name,
-    machines.c.state,
-    machines.c.vendor,
-    machines.c.product,
-    machines.c.serial,
-    machines.c.uuid,
-    machines.c.address,
-    machines.c.location,
-    machines.c.conflict,
-    machines.c.memory_bytes,
-    machines.c.cpus,
-    machines.c.disks,
-    machines.c.disk_bytes,
-    machines.c.first_seen,
-    machines.c.last_seen,
-    machines.c.mode,
-    machines.c.labels,
-    machines.c.owner,
-    machines.c.held,
-    machines.c.fault,
-    machines.c.state_since,
-)
 # Built once: SQLAlchemy takes as long to put a statement together as SQLite to answer it.
 _BY_ID = sa.select(machines).where(machines.c.id == sa.bindparam("number"))
 _ADD = sa.insert(machines)
@@ -154,7 +134,6 @@ _OWNERS = sa.select(macs.c.mac, macs.c.machine_id).where(macs.c.mac.in_(sa.bindp
 _FREE_MACS = sa.delete(macs).where(
     sa.or_(macs.c.machine_id == sa.bindparam("number"), macs.c.mac.in_(sa.bindparam("macs", expanding=True)))
 )
-SEARCHED = ("name", "vendor", "product", "serial", "uuid", "address", "location")
 
 
 class Machines:
@@ -200,6 +179,10 @@ class Machines:
     def saw(self, number: int, now: float) -> None:
         """Note that the machine's agent spoke: in memory, `save_seen` stores it."""
         self._seen[number] = now
+
+    def seen_at(self, number: int) -> float:
+        """When `saw` was last called, if that is not stored yet; 0.0 else."""
+        return self._seen.get(number, 0.0)
 
     def save_seen(self) -> None:
         """Store what `saw` noted."""
@@ -283,38 +266,16 @@ class Machines:
         rows = self._connection.execute(sa.select(machines.c.id, machines.c.name))
         return {row.id: row.name for row in rows}
 
-    def names_by_mac(self) -> dict[Mac, str]:
-        """The name of the machine that owns an address, for all addresses."""
-        rows = self._connection.execute(sa.select(macs.c.mac, machines.c.name).join(machines))
-        return {Mac(mac): name for mac, name in rows}
-
-    def listing(self, state: str = "", query: str = "") -> list[dict[str, Any]]:
-        """All machines as rows of LISTED and "macs", by name; `query` is any part of a name, MAC, serial, ..."""
-        select = sa.select(*LISTED).order_by(machines.c.name)
-        if state:
-            select = select.where(machines.c.state == state)
-        if query:
-            select = select.where(_search(query))
-        addresses: defaultdict[int, list[str]] = defaultdict(list)
-        for mac, number in self._connection.execute(
-            sa.select(macs.c.mac, macs.c.machine_id).order_by(macs.c.position, macs.c.mac)
-        ):
-            addresses[number].append(mac)
-        return [
-            {
-                **row,
-                "last_seen": max(row["last_seen"], self._seen.get(row["id"], 0.0)),
-                "macs": addresses[row["id"]],
-                "labels": json.loads(row["labels"]) if row["labels"] != "{}" else {},
-                "fault": json.loads(row["fault"]) if row["fault"] else None,
-            }
-            for row in self._connection.execute(select).mappings()
-        ]
-
-
-def _search(query: str) -> sa.ColumnElement[bool]:
-    plain = query.strip().lower()
-    columns = [sa.func.lower(machines.c[name]).contains(plain, autoescape=True) for name in SEARCHED]
-    digits = plain.replace("-", ":")
-    owned = sa.select(macs.c.machine_id).where(macs.c.mac.contains(digits, autoescape=True))
-    return sa.or_(*columns, machines.c.id.in_(owned))
+    def names_of(self, numbers: Collection[int], addresses: Collection[str]) -> dict[Any, str]:
+        """The names of these machines by their ids, and of the owners of these addresses by address."""
+        found: dict[Any, str] = {}
+        ids, owned = sorted(numbers), sorted(addresses)
+        for at in range(0, len(ids), MAX_AT_ONCE):
+            is_meant = machines.c.id.in_(ids[at : at + MAX_AT_ONCE])
+            select = sa.select(machines.c.id, machines.c.name).where(is_meant)
+            found.update(dict(self._connection.execute(select).cursor.fetchall()))
+        for at in range(0, len(owned), MAX_AT_ONCE):
+            is_meant = macs.c.mac.in_(owned[at : at + MAX_AT_ONCE])
+            select = sa.select(macs.c.mac, machines.c.name).join(machines).where(is_meant)
+            found.update(dict(self._connection.execute(select).cursor.fetchall()))
+        return found

@@ -36,6 +36,7 @@ from metalbox.errors import InvalidValue, StartError
 from metalbox.evidence import Facts
 from metalbox.files import BootFiles
 from metalbox.journal import Journal, Kind
+from metalbox.listing import MACS, Wanted, everything
 from metalbox.machine import Mac, Machine
 from metalbox.orderrecords import Order
 from metalbox.presence import Presence
@@ -378,8 +379,7 @@ def _signed_with(store: Store) -> set[str]:
 
 def _machines(store: Store) -> list[Machine]:
     """All machines without their hardware."""
-    with store.transaction():
-        rows = store.machines.listing()
+    wanted = Wanted(fields=("id", "name", "state", "uuid", "serial", "conflict", MACS))
     return [
         Machine(
             id=row["id"],
@@ -390,7 +390,7 @@ def _machines(store: Store) -> list[Machine]:
             macs=tuple(Mac(mac) for mac in row["macs"]),
             conflict=row["conflict"],
         )
-        for row in rows
+        for row in everything(store, wanted)
     ]
 
 

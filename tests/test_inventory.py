@@ -12,6 +12,7 @@ from metalbox import inventory, orders
 from metalbox.errors import InvalidReport, NotFound, Refused
 from metalbox.identity import ALIVE_SECONDS, GONE_SECONDS
 from metalbox.inventory import MAX_CHANGES, MAX_MACS, Reported
+from metalbox.listing import Wanted, everything
 from metalbox.machine import Mac, Machine, swap_uuid
 from metalbox.orderrecords import Order
 from metalbox.store import Store, sqlite_url
@@ -43,7 +44,7 @@ def texts(store: Store, machine: Machine, *kinds: Kind) -> list[str]:
 
 
 def everyone(store: Store) -> dict[str, list[str]]:
-    return {row["name"]: row["macs"] for row in inventory.listing(store, "", "", 0.0)["machines"]}
+    return {row["name"]: row["macs"] for row in everything(store, Wanted())}
 
 
 def test_the_first_report_makes_a_machine(store: Store) -> None:
@@ -324,10 +325,12 @@ def test_listing_filters_and_shows_strangers(store: Store) -> None:
             Entry(0, 9_990.0, 9_990.0, 1, Kind.LOG, old, None, "no boot", {}),
         ]
     )
-    found = inventory.listing(store, "", "", 10_002.0)
-    assert [row["name"] for row in found["machines"]] == ["8fzc1p1", "zzzz9999"]
-    assert found["strangers"] == [{"mac": new, "last_seen": 9_900.0, "text": "was offered undionly.kpxe"}]
-    row = found["machines"][0]
+    found = everything(store, Wanted())
+    assert [row["name"] for row in found] == ["8fzc1p1", "zzzz9999"]
+    assert inventory.strangers(store, 10_002.0) == [
+        {"mac": new, "last_seen": 9_900.0, "text": "was offered undionly.kpxe"}
+    ]
+    row = found[0]
     assert set(row) == {
         "id", "name", "state", "vendor", "product", "serial", "uuid", "address", "macs", "location", "conflict",
         "memory_bytes", "cpus", "disks", "disk_bytes", "first_seen", "last_seen", "mode", "labels", "owner", "held",
@@ -335,11 +338,11 @@ def test_listing_filters_and_shows_strangers(store: Store) -> None:
     }  # fmt: skip
     assert (row["cpus"], row["disks"], row["disk_bytes"], row["mode"]) == (1, 2, 1500312748032, "uefi")
     for query in ("R610", "8fzc", "52:54:00:00:00:01", "52-54-00-00-00-02", "switch-1", "192.0.2.100", "dell"):
-        names = [row["name"] for row in inventory.listing(store, "", query, 10_002.0)["machines"]]
+        names = [row["name"] for row in everything(store, Wanted(query=query))]
         assert "8fzc1p1" in names, query
-    assert inventory.listing(store, "", "100%", 0.0)["machines"] == []
-    assert len(inventory.listing(store, "discovered", "", 0.0)["machines"]) == 2
-    assert inventory.listing(store, "deployed", "", 0.0)["machines"] == []
+    assert everything(store, Wanted(query="100%")) == []
+    assert len(everything(store, Wanted("discovered"))) == 2
+    assert everything(store, Wanted("deployed")) == []
 
 
 def test_strangers_are_known_by_their_mac_only(store: Store) -> None:
@@ -384,7 +387,7 @@ def test_many_machines_are_listed_in_one_pass(store: Store) -> None:
             mac = Mac.from_bytes(b"\x02\0" + number.to_bytes(4, "big"))
             store.machines.add(Machine(0, f"m-{number:05d}", "discovered", f"u{number}", f"s{number}", (mac,)))
     with cost(store) as counted:
-        rows = inventory.listing(store, "", "", 0.0)["machines"]
+        rows = everything(store, Wanted())
     assert len(rows) == 1_000
     # A few queries, not one for each machine; 39 instructions for a machine, also when there are 10,000.
     assert len(counted.statements) <= 6

@@ -10,6 +10,7 @@ import pytest
 from metalbox import inventory, marks
 from metalbox.errors import InvalidValue, NotFound
 from metalbox.labels import Changes
+from metalbox.listing import Wanted, everything
 from metalbox.machine import Mac, Machine
 from metalbox.store import Store, sqlite_url
 from tests.reports import full
@@ -40,7 +41,7 @@ def test_labels_are_stored_and_told(store: Store) -> None:
         "2 label rack: r2, was r1",
         "3 label rack taken away, it was r2",
     ]
-    (row,) = store.machines.listing()
+    (row,) = everything(store, Wanted())
     assert row["labels"] == {"pdu": "a"}
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from metalbox.listing import Wanted, everything
 from metalbox.machine import Disk, Hardware, Mac, Machine, Nic
 from metalbox.records import MAX_BIGINT, dump, storable
 from metalbox.report import parse_report
@@ -46,7 +47,11 @@ def test_a_mac_belongs_to_whom_it_was_given_last(store: Store) -> None:
         one = store.machines.add(Machine(0, "one", "discovered", macs=(A, B)))
         two = store.machines.add(Machine(0, "two", "discovered", macs=(B,)))
         assert store.machines.owners([A, B]) == {A: one.id, B: two.id}
-        assert store.machines.names_by_mac() == {A: "one", B: "two"}
+        assert store.machines.names_of([one.id], [A, B, Mac("52:54:00:00:00:03")]) == {
+            one.id: "one",
+            A: "one",
+            B: "two",
+        }
         store.machines.save(Machine(one.id, "one", "discovered", macs=(B, A)))
         found = store.machines.get(one.id)
         assert found is not None and found.macs == (B, A)
@@ -61,7 +66,7 @@ def test_when_an_agent_spoke_is_kept_in_memory_until_it_is_stored(store: Store, 
         with store.transaction():
             found = store.machines.get(number)
             assert found is not None and found.last_seen == now
-            assert store.machines.listing()[0]["last_seen"] == now
+            assert everything(store, Wanted())[0]["last_seen"] == now
     assert store.connection.exec_driver_sql("SELECT total_changes()").scalar() == changes
     store.save_seen()
     with store.transaction():
@@ -73,15 +78,15 @@ def test_more_bytes_than_a_column_holds_are_no_failure(store: Store) -> None:
     disks = tuple(Disk(serial=str(number), size_bytes=2**63 - 1) for number in range(3))
     with store.transaction():
         store.machines.add(Machine(0, "huge", "discovered", hardware=Hardware(disks=disks, nics=(Nic(mac=A),))))
-        assert store.machines.listing()[0]["disk_bytes"] == MAX_BIGINT
+        assert everything(store, Wanted())[0]["disk_bytes"] == MAX_BIGINT
 
 
 def test_what_is_searched_is_text_and_no_pattern(store: Store) -> None:
     with store.transaction():
         store.machines.add(whole())
-        assert [row["name"] for row in store.machines.listing("", "M1")] == ["m1"]
+        assert [row["name"] for row in everything(store, Wanted(query="M1"))] == ["m1"]
         for query in ("%", "_1", "'; DROP TABLE machines; --", "m1 "[:1] + "\\1"):
-            assert store.machines.listing("", query) == [], query
+            assert everything(store, Wanted(query=query)) == [], query
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,7 @@ from sqlalchemy.exc import OperationalError
 
 from metalbox.errors import NotFound, Refused
 from metalbox.journal import Journal
+from metalbox.listing import Wanted, everything
 from metalbox.machine import Machine
 from metalbox.power import Device, Endpoint, Mode, Override, Power
 from metalbox.power.desk import Clock
@@ -92,7 +93,7 @@ class Bench:
 
 
 def _machine(store: Store) -> Machine:
-    found = store.machines.listing()
+    found = everything(store, Wanted())
     if not found:
         store.machines.add(Machine(id=0, name="m1", state="discovered", serial="S1", first_seen=NOW, last_seen=NOW))
     machine = store.machines.get(1)

@@ -11,6 +11,10 @@ from metalbox.labels import shown
 
 Row = Mapping[str, Any]
 
+# What the table of `list` is made of: a third of what there is.
+SHOWN = "name,state,vendor,product,serial,address,conflict,memory_bytes,disks,disk_bytes,last_seen,mode,held,fault"
+SHOWN_WIDE = f"{SHOWN},owner,labels"
+
 
 def add_parser(verbs: Any) -> None:
     """Add the verbs."""
@@ -41,7 +45,8 @@ def run_list(args: argparse.Namespace) -> int:
     """Print one line for each machine; below, those seen on the wire that have not reported."""
     asked = {"state": args.state, "q": args.query, "selector": args.selector}
     query = {key: value for key, value in asked.items() if value}
-    answer = client.call(args.socket, "GET", "/api/v1/machines", query)
+    shown_only = {"fields": SHOWN_WIDE if args.wide else SHOWN} if args.output == "table" else {}
+    answer = client.call(args.socket, "GET", "/api/v1/machines", {**query, **shown_only})
     if output.emit(answer, args.output):
         return 0
     rows = [

@@ -25,16 +25,16 @@ def emit(answer: Any, form: str) -> bool:
 
 def printable(value: object) -> str:
     """A text without control characters: what a machine reports must not drive the reader's terminal."""
-    return "".join(c if c.isprintable() else "?" for c in str(value))
+    text = str(value)
+    return text if text.isprintable() else "".join(c if c.isprintable() else "?" for c in text)
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
     """Return columns aligned to the left, two spaces apart, without trailing spaces."""
     cells = [[printable(value) for value in row] for row in (head, *rows)]
-    widths = [max(len(row[column]) for row in cells) for column in range(len(head))]
-    return "\n".join(
-        "  ".join(value.ljust(width) for value, width in zip(row, widths, strict=True)).rstrip() for row in cells
-    )
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    line = "  ".join(f"%-{width}s" for width in widths)
+    return "\n".join((line % tuple(row)).rstrip() for row in cells)
 
 
 def size(count: int | None) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from aiohttp import web
@@ -17,12 +17,12 @@ from metalbox.diagnosis import why
 from metalbox.errors import InvalidValue, NotFound
 from metalbox.evidence import Facts, LifeFacts, PowerFacts
 from metalbox.journal import Entry, Journal, Kind
-from metalbox.labels import fits, read_selector
 from metalbox.machine import Mac, Machine
 from metalbox.report import clean, read_json, show
 from metalbox.store import Database, Store
 from metalbox.web.agent_api import AgentApi, read_body
 from metalbox.web.certificate_api import CertificateApi
+from metalbox.web.list_api import ListApi, read_number
 from metalbox.web.marks_api import MarksApi
 
 MAX_WAIT_SECONDS = 60.0
@@ -58,13 +58,13 @@ class Api:
         self._life = life
         self._database = database
         self._journal = journal
-        self._leases = leases
         self._agents = agents
         self._status = status
         self._facts = facts
         self._now = now
         self._power = power
         self._stopping = asyncio.Event()
+        self.lists = ListApi(database, journal, leases, now)
         self.marks = MarksApi(database, now)
         self.certificates = CertificateApi(database, signer)
 
@@ -75,16 +75,6 @@ class Api:
     async def status(self, request: web.Request) -> web.Response:
         """What we listen on, the subnets, every counter."""
         return web.json_response(self._status())
-
-    async def machines(self, request: web.Request) -> web.Response:
-        """All machines, and the strangers; with `selector` the machines with these labels."""
-        await self._journal.flush()
-        state, query = request.query.get("state", ""), request.query.get("q", "")
-        terms = read_selector(request.query.get("selector", ""))
-        found = await self._database.run(inventory.listing, state, query, self._now())
-        if terms:
-            found = {"machines": [row for row in found["machines"] if fits(terms, row["labels"])], "strangers": []}
-        return web.json_response(found)
 
     async def machine(self, request: web.Request) -> web.Response:
         """All of one machine."""
@@ -101,14 +91,14 @@ class Api:
         return await self._events(request, None)
 
     async def _events(self, request: web.Request, subject: Subject) -> web.Response:
-        after = _number(request, "after", -1, 2**63 - 1)
-        limit = _number(request, "limit", DEFAULT_LIMIT, MAX_LIMIT)
-        deadline = asyncio.get_running_loop().time() + min(_number(request, "wait", 0, 3600), MAX_WAIT_SECONDS)
+        after = read_number(request, "after", -1, 2**63 - 1)
+        limit = read_number(request, "limit", DEFAULT_LIMIT, MAX_LIMIT)
+        deadline = asyncio.get_running_loop().time() + min(read_number(request, "wait", 0, 3600), MAX_WAIT_SECONDS)
         await self._journal.flush()
         entries, newest = await self._database.run(_read, subject, limit, after)
         while not entries and after >= 0 and await self._news(newest, deadline):
             entries, newest = await self._database.run(_read, subject, limit, after)
-        names = await self._database.run(_names)
+        names = await self._database.run(_names, entries)
         # Whoever follows asks next for what comes after the newest line that could have been in this answer.
         following = entries[-1]["id"] if len(entries) == limit else newest
         for entry in entries:
@@ -152,24 +142,6 @@ class Api:
         self._agents.wake(machine.boot_id)
         return web.json_response({"order": order.id})
 
-    async def leases(self, request: web.Request) -> web.Response:
-        """The addresses given out."""
-        names = await self._database.run(_names)
-        rows = [
-            {
-                "address": lease.address,
-                "mac": lease.mac,
-                "machine": names.get(lease.mac, ""),
-                "hostname": lease.hostname,
-                "state": str(lease.state),
-                "expires_at": lease.expires_at,
-                "subnet": lease.subnet,
-                "location": " ".join(filter(None, (lease.circuit_id, lease.remote_id))),
-            }
-            for lease in sorted(self._leases.rows(self._now()), key=lambda lease: lease.number)
-        ]
-        return web.json_response({"leases": rows})
-
     async def note(self, request: web.Request) -> web.Response:
         """Keep a line that another program knows: that a machine was switched on, and by whom."""
         document = read_json(await read_body(request))
@@ -182,15 +154,6 @@ class Api:
             raise InvalidValue("expected {mac: text, kind: 'power', text: text, data: object}")
         self._journal.record(Kind.POWER, clean(text[:MAX_NOTE]), now=self._now(), mac=Mac.parse(mac), data=data)
         return web.json_response({})
-
-
-def _number(request: web.Request, name: str, default: int, high: int) -> int:
-    text = request.query.get(name)
-    if text is None:
-        return default
-    if not text.isascii() or not text.isdecimal() or int(text[:20]) > high:
-        raise InvalidValue(f"{name}: expected a whole number from 0 to {high}, got {show(text)}")
-    return int(text)
 
 
 def _subject(store: Store, name: str) -> Machine | Mac:
@@ -216,6 +179,7 @@ def _read(store: Store, subject: Subject, limit: int, after: int) -> tuple[list[
     return [dataclasses.asdict(entry) for entry in entries], store.last_event_id
 
 
-def _names(store: Store) -> dict[Any, str]:
-    """Machines' names by their ids and by their addresses."""
-    return {**store.machines.names(), **store.machines.names_by_mac()}
+def _names(store: Store, entries: Sequence[dict[str, Any]]) -> dict[Any, str]:
+    """The names of the machines that these lines tell of, by their ids and addresses."""
+    numbers = {entry["machine_id"] for entry in entries} - {None}
+    return store.machines.names_of(numbers, {entry["mac"] for entry in entries} - {None})

@@ -69,7 +69,7 @@ def api_app(
     app.add_routes(
         [
             web.get("/api/v1/status", api.status),
-            web.get("/api/v1/machines", api.machines),
+            web.get("/api/v1/machines", api.lists.machines),
             web.get("/api/v1/machines/{name}", api.machine),
             web.get("/api/v1/machines/{name}/events", api.events_of),
             web.get("/api/v1/machines/{name}/why", api.why),
@@ -82,7 +82,7 @@ def api_app(
             web.post("/api/v1/machines/{name}/approve", lives.approve),
             web.post(f"/api/v1/machines/{{name}}/{{verb:{VERBS}}}", lives.verb),
             web.get("/api/v1/events", api.events),
-            web.get("/api/v1/leases", api.leases),
+            web.get("/api/v1/leases", api.lists.leases),
             web.post("/api/v1/notes", api.note),
             web.get("/api/v1/machines/{name}/power", power.state),
             web.post("/api/v1/machines/{name}/power", power.order),

@@ -6,6 +6,7 @@ import dataclasses
 import json
 import time
 from typing import Any
+from urllib.parse import parse_qsl
 
 import pytest
 
@@ -95,7 +96,10 @@ def test_list(scripted: Any, capsys: pytest.CaptureFixture[str]) -> None:
     strangers = [{"mac": "52:54:00:00:00:09", "last_seen": now - 61, "text": "offered undionly.kpxe"}]
     scripted.answers["GET /api/v1/machines"] = (200, {"machines": [row], "strangers": strangers})
     assert main(["list", "dell", "--state", "discovered", "--socket", str(scripted.path)]) == 0
-    assert scripted.requests[0][2] == "state=discovered&q=dell"
+    asked = dict(parse_qsl(scripted.requests[0][2]))
+    assert (asked["state"], asked["q"]) == ("discovered", "dell")
+    assert set(asked["fields"].split(",")) < set(row) | {"fault", "held"}
+    assert "labels" not in asked["fields"]
     assert capsys.readouterr().out.splitlines() == [
         "NAME     STATE       FIRMWARE  MODEL                      SERIAL   ADDRESS      MEMORY  DISKS     SEEN",
         "7xk2p53  discovered  uefi      Dell Inc. PowerEdge R6515  7XK2P53  192.0.2.101  64 GiB  2 (5 TB)  1m 5s ago",
@@ -103,9 +107,18 @@ def test_list(scripted: Any, capsys: pytest.CaptureFixture[str]) -> None:
         "ask `metalbox why MAC` what holds them up",
     ]
     assert main(["list", "--wide", "-l", "rack=r1", "--socket", str(scripted.path)]) == 0
-    assert scripted.requests[1][2] == "selector=rack%3Dr1"
+    asked = dict(parse_qsl(scripted.requests[1][2]))
+    assert asked["selector"] == "rack=r1"
+    assert asked["fields"].endswith(",owner,labels")
     head, line = (text.split("SEEN")[-1].split("ago")[-1].split() for text in capsys.readouterr().out.splitlines()[:2])
     assert (head, line) == (["OWNER", "LABELS"], ["ann", "pdu=a,rack=r1"])
+
+
+def test_programs_get_every_field(scripted: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    scripted.answers["GET /api/v1/machines"] = (200, {"machines": [], "strangers": []})
+    assert main(["list", "-o", "json", "--socket", str(scripted.path)]) == 0
+    assert scripted.requests[0][2] == ""
+    assert json.loads(capsys.readouterr().out) == {"machines": [], "strangers": []}
 
 
 def test_an_empty_list_says_what_to_do(scripted: Any, capsys: pytest.CaptureFixture[str]) -> None:
