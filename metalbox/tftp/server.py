@@ -1,45 +1,45 @@
 """The TFTP server: one timer and the timeline around `session.Session`. It decides nothing about the protocol.
 
-asyncio watches three descriptors: the well-known port, and two epolls of our own, for the transfers and for strangers
-(see `sockets`). One wake-up takes one datagram from each ready transfer, round after round, so that a fast client
-cannot starve a slow one, and an ACK costs no callback of the loop.
+asyncio watches the well-known port and a few more, the lanes, each shared by many transfers (see `lane`). One wake-up
+takes at most so many packets from a lane, each client's in its turn, and then the rest of the service goes on: a fast
+client cannot starve a slow one, and an ACK costs no callback of the loop.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import logging
-import select
+import os
 import socket
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from functools import partial
 from heapq import heappop, heappush
 from typing import Any, Protocol
 
 from metalbox import config
-from metalbox.errors import MalformedPacket, StartError
+from metalbox.errors import MalformedPacket
 from metalbox.files import ServedFile
 from metalbox.journal import Journal, Kind
 from metalbox.presence import Presence
 from metalbox.tftp import sockets, wording
+from metalbox.tftp.batch import key_of
 from metalbox.tftp.content import FileContent, MemoryContent, Shelf
-from metalbox.tftp.packet import ErrorCode, Opcode, Request, build_error, netascii, parse_request
+from metalbox.tftp.lane import Lane, Lanes, Transfer
+from metalbox.tftp.packet import ErrorCode, Request, build_error, netascii, parse_request
 from metalbox.tftp.session import Buffer, Limits, Outcome, Result, Session, answer_to_stranger, refuse
-from metalbox.tftp.sockets import CANNOT_SEGMENT, MAX_IP_PAYLOAD, MAX_SEGMENTS, Address, Lanes
+from metalbox.tftp.sockets import Address
 
 log = logging.getLogger("metalbox.tftp")
 
 # IPv4 and UDP headers and TFTP's own, for DATA that is not to be fragmented: many ROMs drop fragments.
 HEADERS = 20 + 8 + 4
-# An ACK has 4 bytes, and of an ERROR nobody reads more. Small enough for Python to have the memory at hand.
-MAX_REPLY = 256
 # Per wake-up; then the rest of the service has its turn.
 MAX_REQUESTS = 64
-MAX_ROUNDS = 16
-MAX_EVENTS = 256
+MAX_BATCHES = 8
 # Machines behind one NAT look like one client. EDK2 has two transfers at once, everything else one.
 MAX_TRANSFERS_PER_ADDRESS = 256
 # The timers are looked at this often at most.
@@ -50,30 +50,6 @@ class Resolve(Protocol):
     """Find what a client asks for by name; `name` has one character per byte, as on the wire."""
 
     def __call__(self, name: str, client: str, /) -> ServedFile | None: ...
-
-
-@dataclass(slots=True, eq=False)
-class _Transfer:
-    """A session with what it needs of the outside."""
-
-    session: Session
-    content: FileContent | MemoryContent
-    socket: socket.socket
-    client: Address
-    raw: bytes
-    name: str
-    # Bytes that may go in one call: one DATA, or as many as the kernel cuts.
-    at_once: int
-    is_segmenting: bool = False
-    # The earliest entry in the heap of timers.
-    armed: float = float("inf")
-    # Looked up once: they are called for every block.
-    receive: Callable[[int], bytes] = field(init=False)
-    send: Callable[[Buffer], int] = field(init=False)
-
-    def __post_init__(self) -> None:
-        self.receive = self.socket.recv
-        self.send = self.socket.send
 
 
 class TftpServer:
@@ -100,10 +76,10 @@ class TftpServer:
         self._segmentation = segmentation
         self._clock = clock
         self._shelf = Shelf()
-        self._transfers: dict[int, _Transfer] = {}
-        self._by_client: dict[Address, _Transfer] = {}
+        self._lanes = Lanes(self, self.counters, self._watch)
+        self._by_client: dict[Address, Transfer] = {}
         self._per_address: Counter[str] = Counter()
-        self._timers: list[tuple[float, int, _Transfer]] = []
+        self._timers: list[tuple[float, int, Transfer]] = []
         self._timer_number = 0
         self._timer_handle: asyncio.TimerHandle | None = None
         self._socket: socket.socket | None = None
@@ -119,40 +95,30 @@ class TftpServer:
     @property
     def transfers(self) -> int:
         """How many are under way."""
-        return len(self._transfers)
+        return len(self._by_client)
 
     async def start(self) -> None:
         """Open the port. Raises StartError."""
         self._socket = sockets.listen(self._address, self._settings.port)
-        try:
-            self._lanes = Lanes(self._address)
-        except StartError:
-            self._socket.close()
-            self._socket = None
-            raise
         sockets.allow_descriptors(2 * self._settings.max_transfers + 256)
         self._loop = asyncio.get_running_loop()
-        self._epoll = select.epoll()
-        self._strangers = select.epoll()
-        self._lane_of = {lane.fileno(): lane for lane in self._lanes.sockets}
-        for lane in self._lane_of:
-            self._strangers.register(lane, select.EPOLLIN)
         self._loop.add_reader(self._socket, self._on_requests)
-        self._loop.add_reader(self._epoll, self._on_transfers)
-        self._loop.add_reader(self._strangers, self._on_strangers)
 
     def close(self) -> None:
         """Tell the clients, and close everything."""
         if self._socket is None:
             return
-        for transfer in list(self._transfers.values()):
-            self._step(transfer, transfer.session.stop("the server is stopping"))
+        for transfer in list(self._by_client.values()):
+            transfer.halt()
+            self._step(transfer, transfer.session.stop("the server is stopping"), transfer.lane.repeat)
         if self._timer_handle is not None:
             self._timer_handle.cancel()
         self._timers.clear()
-        for watched in (self._socket, self._epoll, self._strangers):
-            self._loop.remove_reader(watched)
-            watched.close()
+        for lane in self._lanes.all():
+            self._loop.remove_reader(lane.fileno)
+            self._loop.remove_writer(lane.fileno)
+        self._loop.remove_reader(self._socket)
+        self._socket.close()
         self._lanes.close()
         self._socket = None
 
@@ -190,10 +156,11 @@ class TftpServer:
         self.counters["requests"] += 1
         old = self._by_client.get(client)
         if old is not None:
+            old.settle()
             buffers = old.session.asked_again(self._loop.time()) if old.raw == data else None
             if buffers is not None:
                 self.counters["repeated requests"] += 1
-                self._step(old, buffers)
+                self._step(old, buffers, old.lane.repeat)
                 return
             old.session.replaced()
             self._finish(old)
@@ -209,7 +176,7 @@ class TftpServer:
         if served is None:
             self._refuse(request, client, local, ErrorCode.NOT_FOUND, "file not found")
             return
-        is_busy = len(self._transfers) >= self._settings.max_transfers
+        is_busy = self.transfers >= self._settings.max_transfers
         if is_busy or self._per_address[client[0]] >= MAX_TRANSFERS_PER_ADDRESS:
             self._refuse(request, client, local, ErrorCode.UNDEFINED, "too many transfers, try again")
             return
@@ -220,7 +187,8 @@ class TftpServer:
             self._refuse(request, client, local, ErrorCode.UNDEFINED, f"cannot read the file: {error.strerror}")
             return
         try:
-            sock, mtu = self._lanes.connect(local, client)
+            lane = self._lanes.choose(local, client)
+            mtu = self._lanes.mtu(local, client)
         except OSError as error:
             content.close()
             log.error("%s: no socket for a transfer: %s", client[0], error.strerror)
@@ -228,13 +196,13 @@ class TftpServer:
             return
         now = self._loop.time()
         session = Session(request, content, self._limits(mtu), now)
-        transfer = _Transfer(session, content, sock, client, data, served.name, session.segment)
-        self._prepare_segmentation(transfer)
-        self._transfers[sock.fileno()] = transfer
-        self._by_client[client] = transfer
+        transfer = Transfer(session, content, lane, client, key_of(client), data, served.name)
+        # What is no DATA fits any blksize from 512.
+        if self._segmentation and session.windowsize > 1 and session.blksize >= 512:
+            transfer.segment = session.segment
+        lane.transfers[transfer.key] = self._by_client[client] = transfer
         self._per_address[client[0]] += 1
-        self._epoll.register(sock.fileno(), select.EPOLLIN)
-        self._step(transfer, session.start(now))
+        self._step(transfer, session.start(now), lane.repeat)
 
     def _limits(self, mtu: int) -> Limits:
         """What fits the way to this client. DATA is never to be fragmented: many ROMs drop fragments."""
@@ -245,16 +213,6 @@ class TftpServer:
         if served.path is None:
             return MemoryContent(netascii(served.data) if is_text else served.data)
         return self._shelf.open_netascii(served.path) if is_text else self._shelf.open(served.path)
-
-    def _prepare_segmentation(self, transfer: _Transfer) -> None:
-        """From here on the kernel cuts what is longer than one DATA. An OACK or ERROR fits any blksize from 512."""
-        session = transfer.session
-        if not self._segmentation or session.windowsize == 1 or session.blksize < 512:
-            return
-        self._segmentation = sockets.segment_into(transfer.socket, session.segment)
-        if self._segmentation:
-            transfer.is_segmenting = True
-            transfer.at_once = min(MAX_SEGMENTS, MAX_IP_PAYLOAD // session.segment) * session.segment
 
     def _refuse(self, request: Request, client: Address, local: str, code: ErrorCode, reason: str) -> None:
         """An ERROR from the well-known port: there is no transfer, and every firewall lets it pass."""
@@ -267,94 +225,72 @@ class TftpServer:
 
     # Transfers
 
-    def _on_transfers(self) -> None:
-        transfers = self._transfers
-        for _ in range(MAX_ROUNDS):
-            events = self._epoll.poll(0, MAX_EVENTS)
-            if not events:
-                return
-            now = self._loop.time()
-            for descriptor, _ in events:
-                transfer = transfers.get(descriptor)
-                if transfer is None:
-                    continue
-                try:
-                    self._step(transfer, transfer.session.received(transfer.receive(MAX_REPLY), now))
-                except BlockingIOError:
-                    continue
-                except ConnectionRefusedError:
-                    transfer.session.gone()
-                    self._finish(transfer)
-                except OSError as error:
-                    self.counters[f"ignored: {error.strerror}"] += 1
-                except MalformedPacket as error:
-                    self.counters["ignored: out of place in a transfer"] += 1
-                    log.debug("%s: ignored: %s", transfer.client[0], error)
-                except Exception:
-                    self._on_bug(transfer)
+    def _watch(self, lane: Lane) -> None:
+        self._loop.add_reader(lane.fileno, partial(self._on_lane, lane))
 
-    def _on_bug(self, transfer: _Transfer) -> None:
+    def _on_lane(self, lane: Lane) -> None:
+        clock = self._loop.time
+        for _ in range(MAX_BATCHES):
+            if not lane.pump(clock):
+                break
+            if lane.held:
+                # Nobody is read whose answer would have to wait.
+                self._loop.remove_reader(lane.fileno)
+                self._loop.add_writer(lane.fileno, partial(self._on_room, lane))
+                break
+
+    def _on_room(self, lane: Lane) -> None:
+        if lane.resume():
+            self._loop.remove_writer(lane.fileno)
+            self._watch(lane)
+
+    def on_packet(self, transfer: Transfer, data: bytes, now: float) -> None:
+        """See `lane.Owner`."""
+        try:
+            self._step(transfer, transfer.session.received(data, now), transfer.lane.answer)
+        except MalformedPacket as error:
+            self.counters["ignored: out of place in a transfer"] += 1
+            log.debug("%s: ignored: %s", transfer.client[0], error)
+        except Exception:
+            self._on_bug(transfer)
+
+    def on_stranger(self, lane: Lane, client: Address, data: bytes) -> None:
+        """RFC 1350 §4. A client that has begun anew is spared: it might take the ERROR for one about its transfer."""
+        self.counters["ignored: foreign transfer id"] += 1
+        message = answer_to_stranger(data)
+        if message and client not in self._by_client:
+            with contextlib.suppress(OSError):
+                lane.side.sendto(message, client)
+
+    def on_error(self, transfer: Transfer, number: int) -> None:
+        """See `lane.Owner`."""
+        if number == errno.ECONNREFUSED:
+            transfer.session.gone()
+            self._finish(transfer)
+        else:
+            self.counters[f"ignored: {os.strerror(number)}"] += 1
+
+    def _on_bug(self, transfer: Transfer) -> None:
         """A transfer ends like a task: with its trace in the log, and without the others."""
         self.counters["bugs"] += 1
         log.exception("%s: the transfer of %s failed", transfer.client[0], transfer.name)
-        self._step(transfer, transfer.session.stop("an error in the server"))
+        self._step(transfer, transfer.session.stop("an error in the server"), transfer.lane.repeat)
 
-    def _on_strangers(self) -> None:
-        """RFC 1350 §4. A client that has begun anew is spared: it might take the ERROR for one about its transfer."""
-        for descriptor, _ in self._strangers.poll(0, MAX_EVENTS):
-            lane = self._lane_of[descriptor]
-            with contextlib.suppress(OSError):
-                data, source, local = sockets.receive(lane)
-                self.counters["ignored: foreign transfer id"] += 1
-                error = answer_to_stranger(data)
-                if error and local and source not in self._by_client:
-                    sockets.answer(lane, error, local, source)
-
-    def _step(self, transfer: _Transfer, buffers: Sequence[Buffer]) -> None:
+    def _step(self, transfer: Transfer, buffers: Sequence[Buffer], send: Callable[[Transfer, Buffer], bool]) -> None:
         for buffer in buffers:
-            if not self._send(transfer, buffer):
+            if not send(transfer, buffer):
                 break
         session = transfer.session
         if session.outcome is not None:
             self._finish(transfer)
-        elif session.timer < transfer.armed:
-            self._arm(transfer)
-
-    def _send(self, transfer: _Transfer, buffer: Buffer) -> bool:
-        """What does not leave is repeated like what was lost. False: the rest of the window need not be tried."""
-        try:
-            if len(buffer) <= transfer.at_once:
-                transfer.send(buffer)
-            else:
-                self._send_parts(transfer, buffer)
-        except BlockingIOError:
-            self.counters["not sent: buffer full"] += 1
-            return False
-        except ConnectionRefusedError:
-            transfer.session.gone()
-            return False
-        except OSError as error:
-            if error.errno in CANNOT_SEGMENT and transfer.is_segmenting:
-                self.counters["without segmentation"] += 1
-                sockets.segment_into(transfer.socket, 0)
-                transfer.is_segmenting = False
-                transfer.at_once = transfer.session.segment
-                return self._send(transfer, buffer)
-            self.counters[f"not sent: {error.strerror}"] += 1
-            return False
-        return True
-
-    def _send_parts(self, transfer: _Transfer, buffer: Buffer) -> None:
-        if buffer[1] != Opcode.DATA:
-            # An OACK or ERROR that is longer than one of very small blocks.
-            transfer.send(buffer)
             return
-        for offset in range(0, len(buffer), transfer.at_once):
-            transfer.send(buffer[offset : offset + transfer.at_once])
+        transfer.run()
+        if session.timer < transfer.armed:
+            self._arm(transfer)
 
     # Time
 
-    def _arm(self, transfer: _Transfer) -> None:
+    def _arm(self, transfer: Transfer) -> None:
         """Put the transfer on the heap. It moves back there only when its time comes: an ACK just sets a number."""
         transfer.armed = transfer.session.timer
         self._timer_number += 1
@@ -378,19 +314,28 @@ class TftpServer:
                 continue  # an earlier entry has come since, or the transfer is over
             transfer.armed = float("inf")
             try:
-                self._step(transfer, transfer.session.timed_out(now))
+                self._on_time(transfer, now)
             except Exception:
                 self._on_bug(transfer)
         self._timer_handle = None
         self._set_timer()
 
+    def _on_time(self, transfer: Transfer, now: float) -> None:
+        transfer.settle()
+        if now < transfer.session.timer:
+            self._arm(transfer)
+            return
+        transfer.halt()
+        self._step(transfer, transfer.session.timed_out(now), transfer.lane.repeat)
+
     # The end
 
-    def _finish(self, transfer: _Transfer) -> None:
+    def _finish(self, transfer: Transfer) -> None:
         """Close, and write down how it ended."""
         outcome = transfer.session.outcome
-        if outcome is None or self._transfers.pop(transfer.socket.fileno(), None) is None:
+        if outcome is None or transfer.lane.transfers.get(transfer.key) is not transfer:
             return
+        del transfer.lane.transfers[transfer.key]
         address = transfer.client[0]
         if self._by_client.get(transfer.client) is transfer:
             del self._by_client[transfer.client]
@@ -398,14 +343,14 @@ class TftpServer:
         if not self._per_address[address]:
             del self._per_address[address]
         transfer.armed = float("inf")
-        transfer.socket.close()
+        transfer.sheet = None
         transfer.content.close()
         self.counters[str(outcome.result)] += 1
         self.counters["bytes"] += outcome.acked_bytes
         self.counters["retransmits"] += transfer.session.retransmits
         self._record(transfer, outcome)
 
-    def _record(self, transfer: _Transfer, outcome: Outcome) -> None:
+    def _record(self, transfer: Transfer, outcome: Outcome) -> None:
         seconds = self._loop.time() - transfer.session.started_at
         text = wording.ending(transfer.name, transfer.content.size, transfer.session, outcome, seconds)
         data = wording.ending_data(transfer.name, transfer.session, outcome, seconds)

@@ -4,6 +4,9 @@ Blocks are counted from 1 without wrapping; only the wire has 16 bits. `acked` i
 order, `sent` the last one that left; while an OACK waits for its ACK 0 it counts as block 0. DATA is repeated by the
 timer, or when a client that has a window says what it misses; never because an ACK came twice (RFC 1123 §4.2.3.1, the
 Sorcerer's Apprentice).
+
+Most of a transfer is one step again and again: the ACK of the whole window, and the next whole window. A caller may
+take a number of these by itself (`ahead`) and tell of them later (`advance`), before it calls anything else here.
 """
 
 from __future__ import annotations
@@ -35,6 +38,8 @@ SHORTEST_WAIT = 0.1
 LONGEST_WAIT = 8.0
 # A client that said nothing at all may be a forged address: the request and three repetitions, 15 s in all.
 REPEATS_UNHEARD = 3
+# So many round trips between two that are measured: the others cost nothing but a window.
+LEARN_EVERY = 32
 # Without progress for so long the client is gone: EDK2 gives up after 15 s, U-Boot after 50 s without a packet.
 GIVE_UP_SECONDS = 60.0
 # The same request again within this time is a copy of the first on the wire, not a client that starts anew.
@@ -254,11 +259,27 @@ class Session:
         if self._resent:
             self._resent = False
             self._wait = self._usual_wait()
-        elif self.acked <= self.windowsize or not self.acked & 7:
-            # One round trip in eight tells enough, and is an eighth of the work.
+        else:
             self._learn(now - self._sent_at)
             self._wait = self._usual_wait()
         return self._send(now)
+
+    def ahead(self) -> int:
+        """How many windows may be sent by the caller itself, each upon the ACK of the window before it: whole windows
+        of whole blocks, up to where the 16-bit number would roll over. 0 when there is something to think about."""
+        if self._resent or not self._heard or self.outcome is not None:
+            return 0
+        sent = self.sent
+        windows = min((self.total - 1 - sent) // self.windowsize, (0xFFFF - (sent & 0xFFFF)) // self.windowsize)
+        return max(0, min(windows, LEARN_EVERY))
+
+    def advance(self, windows: int, at: float) -> None:
+        """So many of the windows that `ahead` allowed were sent, the last of them at the time `at`."""
+        blocks = windows * self.windowsize
+        self.acked += blocks
+        self.sent += blocks
+        self._sent_at = self._progress_at = at
+        self.timer = at + self._wait
 
     def _ack_short(self, now: float) -> Sequence[Buffer]:
         """Some of the window is missing, says an ACK before its end (RFC 7440 §4).

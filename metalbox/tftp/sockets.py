@@ -1,11 +1,9 @@
-"""Sockets of the TFTP server: the well-known port, and for each transfer a connected one on one of a few ports.
+"""Sockets of the TFTP server: the well-known port, and the ports that transfers have in common.
 
-RFC 1350 §4 gives each transfer a port of its own choice, so that the pair of ports names it. Here 32 ports ("lanes")
-are taken in turn. A connected socket costs a third less for each block than one that names its peer every time, and
-hears that the peer closed its port; what a stranger sends to the same port falls to the lane's open socket, from
-which he gets his ERROR 5. One port for all would do for the protocol, but some firmware asks again and again from one
-and the same port (SLOF 2001, GRUB 25300, lpxelinux 49153): then only our port tells a late block of the last file from
-one of this file.
+RFC 1350 §4 names a transfer by a pair of ports. A port of ours serves many clients, so that what comes from all of them
+is read with one call (see `lane`). A client that asks again from the same port of its own, as some firmware does (SLOF
+2001, GRUB 25300, lpxelinux 49153), gets another one of ours: only by it a late block of the last file is told from one
+of this file.
 """
 
 from __future__ import annotations
@@ -20,20 +18,21 @@ from metalbox.errors import StartError
 
 Address = tuple[str, int]
 
-# From <linux/in.h> and <linux/udp.h>; Python 3.11 has no names for them.
+# From <linux/in.h>; Python 3.11 has no names for them.
 IP_PKTINFO = 8
+IP_RECVERR = 11
 IP_MTU = 14
-UDP_SEGMENT = 103
 IN_PKTINFO = struct.Struct("=I4s4s")  # interface, our address, destination address
-# With 4096 transfers 128 sockets share a port, which the kernel looks through for each datagram: 0.3 us.
-LANES = 32
-# The kernel cuts one call into at most 64 datagrams (UDP_MAX_SEGMENTS) of together one IP packet.
-MAX_SEGMENTS = 64
-MAX_IP_PAYLOAD = 65507
+_EXTENDED_ERROR = struct.Struct("=IBBBBII")  # struct sock_extended_err: errno, origin, type, code, padding, info, data
 # What the kernel says when the card, the route or the kernel itself cannot cut: EIO without checksum offload, EINVAL
 # when a segment is larger than the MTU.
 CANNOT_SEGMENT = frozenset({errno.EIO, errno.EINVAL, errno.EMSGSIZE, errno.ENOPROTOOPT, errno.EOPNOTSUPP})
 MAX_DATAGRAM = 2048
+# ACKs of 128 clients, of which each takes up to 2.3 KiB in the kernel. What is above net.core.rmem_max is cut.
+RECEIVE_BUFFER = 4 * 1024 * 1024
+# More would only wait in the queue of the card.
+SEND_BUFFER = 1024 * 1024
+MAX_ERRORS = 64
 
 
 def listen(address: str, port: int) -> socket.socket:
@@ -64,13 +63,67 @@ def answer(sock: socket.socket, datagram: bytes, local: str, client: Address) ->
     sock.sendmsg([datagram], [(socket.IPPROTO_IP, IP_PKTINFO, info)], 0, client)
 
 
-def segment_into(sock: socket.socket, size: int) -> bool:
-    """Let the kernel cut what is longer than `size` into datagrams; 0 ends it. False when it cannot."""
+def open_pair(local: str) -> tuple[socket.socket, socket.socket]:
+    """Two sockets on one free port of our address. The first receives all that comes to it, and hears by `errors` of
+    clients that closed their port; the second only sends. Raises OSError.
+
+    What waits for a dead machine's MAC, and what other hosts are made to ask for in our name, fills the buffer of the
+    second, while answers to clients that live leave by the first.
+    """
+    first, second = _udp(), _udp()
     try:
-        sock.setsockopt(socket.IPPROTO_UDP, UDP_SEGMENT, size)
+        first.setsockopt(socket.IPPROTO_IP, IP_RECVERR, 1)
+        first.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BUFFER)
+        first.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER)
+        # Only then may the port be shared, or the kernel might choose one that somebody shares already.
+        first.bind((local, 0))
+        for sock in (first, second):
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        second.bind(first.getsockname())
+        # It takes only what comes from its peer, which is nobody; Linux lets it send to everybody all the same.
+        second.connect(first.getsockname())
+        # From here on nobody else can take the port.
+        for sock in (first, second):
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 0)
     except OSError:
-        return False
-    return True
+        first.close()
+        second.close()
+        raise
+    return first, second
+
+
+def errors(sock: socket.socket) -> list[tuple[Address, int]]:
+    """What ICMP said of datagrams that were sent: to whom they went, and an errno (ECONNREFUSED: nobody listens)."""
+    found: list[tuple[Address, int]] = []
+    with contextlib.suppress(OSError):
+        while len(found) < MAX_ERRORS:
+            _, ancillary, _, client = sock.recvmsg(0, 256, socket.MSG_ERRQUEUE | socket.MSG_DONTWAIT)
+            for level, kind, value in ancillary:
+                if level == socket.IPPROTO_IP and kind == IP_RECVERR and client:
+                    found.append((client, _EXTENDED_ERROR.unpack_from(value)[0]))
+    return found
+
+
+class Paths:
+    """The ways from one of our addresses."""
+
+    def __init__(self, local: str) -> None:
+        """Raises OSError."""
+        self._probe = _udp()
+        try:
+            self._probe.bind((local, 0))
+        except OSError:
+            self._probe.close()
+            raise
+
+    def mtu(self, client: Address) -> int:
+        """The MTU on the way to the client. Raises OSError when there is none."""
+        self._probe.connect(client)
+        return self._probe.getsockopt(socket.IPPROTO_IP, IP_MTU)
+
+    def close(self) -> None:
+        """Nothing is sent by it."""
+        self._probe.close()
 
 
 def allow_descriptors(count: int) -> None:
@@ -83,50 +136,8 @@ def allow_descriptors(count: int) -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, wanted), hard))
 
 
-class Lanes:
-    """The ports of all transfers. Each has an open socket, for what comes from no client of ours."""
-
-    def __init__(self, address: str) -> None:
-        """Raises StartError."""
-        self.sockets: list[socket.socket] = []
-        self._next = 0
-        try:
-            for _ in range(LANES):
-                sock = listen(address, 0)
-                self.sockets.append(sock)
-                # Only now, or the kernel might have chosen a port that somebody shares already.
-                sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        except StartError:
-            self.close()
-            raise
-
-    def connect(self, local: str, client: Address) -> tuple[socket.socket, int]:
-        """A socket from the address `local` and the next lane to the client, and the MTU on the way. Raises OSError."""
-        lane = self.sockets[self._next]
-        self._next = (self._next + 1) % LANES
-        sock = _udp()
-        try:
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            sock.bind((local, lane.getsockname()[1]))
-            sock.connect(client)
-            # Between the two calls a stranger could have put something into it.
-            with contextlib.suppress(BlockingIOError):
-                while True:
-                    sock.recv(1)
-            return sock, sock.getsockopt(socket.IPPROTO_IP, IP_MTU)
-        except OSError:
-            sock.close()
-            raise
-
-    def close(self) -> None:
-        """Close the open sockets; those of transfers belong to the transfers."""
-        for sock in self.sockets:
-            sock.close()
-        self.sockets.clear()
-
-
 def _udp() -> socket.socket:
-    return socket.socket(socket.AF_INET, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
+    return socket.socket(socket.AF_INET, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
 
 
 def _why_not(error: OSError, address: str, port: int) -> str:

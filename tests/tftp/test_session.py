@@ -327,3 +327,51 @@ def test_a_file_that_cannot_be_read_any_more() -> None:
 def test_a_path_with_a_small_mtu_lowers_the_block() -> None:
     s = session(FILE, limits=Limits(1000, 64), blksize=1468)
     assert list(s.start(0.0)) == [b"\0\6blksize\x001000\0"]
+
+
+@pytest.mark.parametrize("windowsize", [1, 4, 7, 64])
+@pytest.mark.parametrize("size", [0, 511, 512 * 64, 512 * 1000 + 3, 512 * 70_000])
+def test_a_session_whose_caller_runs_ahead_is_where_it_would_be(size: int, windowsize: int) -> None:
+    plain, ahead = (session(b"", windowsize=windowsize) for _ in range(2))
+    for s in (plain, ahead):
+        s.total = size // 512 + 1
+        s._packets = lambda first, count: b"\0\3" + (first & 0xFFFF).to_bytes(2, "big") + bytes(512 * count)
+        s.start(0.0)
+        if windowsize > 1:
+            s.received(ack(0), 0.0)
+    now, taken = 0.0, 0
+    while ahead.outcome is None:
+        lent = ahead.ahead()
+        run = Random(plain.acked).randint(0, lent)
+        for _ in range(run):
+            now += 0.001
+            assert plain.sent < plain.total and plain.sent & 0xFFFF <= 0xFFFF - windowsize
+            plain.received(ack(plain.sent), now)
+            assert plain.sent - plain.acked == windowsize and plain.sent < plain.total
+        if run:
+            ahead.advance(run, now)
+            taken += run
+        assert (ahead.acked, ahead.sent) == (plain.acked, plain.sent)
+        if run:
+            assert ahead.timer == now + ahead._wait
+        now += 0.001
+        last = ack(plain.sent)
+        assert [bytes(b) for b in plain.received(last, now)] == [bytes(b) for b in ahead.received(last, now)]
+    assert plain.outcome == ahead.outcome
+    assert taken > 0 or size <= 512 * windowsize * 2
+
+
+def test_nobody_runs_ahead_while_there_is_something_to_think_about() -> None:
+    s = session(bytes(512 * 100), windowsize=4)
+    s.start(0.0)
+    assert s.ahead() == 0  # not heard yet
+    s.received(ack(0), 0.001)
+    assert s.ahead() == 24
+    s.received(ack(2), 0.002)
+    assert s.ahead() == 0  # something was lost
+    s.received(ack(6), 0.003)
+    assert s.ahead() > 0
+    s.timed_out(s.timer)
+    assert s.ahead() == 0
+    s.stop("enough")
+    assert s.ahead() == 0

@@ -1,99 +1,87 @@
-"""tftp.sockets: lanes, and who gets which datagram."""
+"""tftp.sockets: two sockets on one port, who gets which datagram, and what ICMP says."""
 
 from __future__ import annotations
 
+import errno
 import select
 import socket
-from collections.abc import Iterator
 
 import pytest
 
 from metalbox.errors import StartError
 from metalbox.tftp import sockets
-from metalbox.tftp.sockets import LANES, Lanes
-
-
-@pytest.fixture
-def lanes() -> Iterator[Lanes]:
-    it = Lanes("0.0.0.0")
-    yield it
-    it.close()
 
 
 def udp() -> socket.socket:
     sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
     sock.bind(("127.0.0.1", 0))
-    sock.settimeout(30)
+    sock.settimeout(2)
     return sock
 
 
 def wait_for(sock: socket.socket) -> socket.socket:
-    assert select.select([sock], [], [], 30)[0]
+    assert select.select([sock], [], [], 2)[0]
     return sock
 
 
-def test_the_lanes_are_taken_in_turn(lanes: Lanes) -> None:
-    with udp() as client:
-        connected = [lanes.connect("127.0.0.1", client.getsockname())[0] for _ in range(LANES + 1)]
-        ports = [sock.getsockname()[1] for sock in connected]
-        assert len(set(ports)) == LANES and ports[0] == ports[-1]
-        for sock in connected:
-            sock.close()
+def test_the_first_of_a_pair_hears_everybody_and_both_speak_from_one_port() -> None:
+    first, second = sockets.open_pair("127.0.0.1")
+    with first, second, udp() as client:
+        for sock in (first, second):
+            sock.sendto(b"hello", client.getsockname())
+            data, source = client.recvfrom(10)
+            assert (data, source) == (b"hello", first.getsockname())
+            client.sendto(b"and you", source)
+            assert wait_for(first).recvfrom(10) == (b"and you", client.getsockname())
+            with pytest.raises(BlockingIOError):
+                second.recv(10)
 
 
-def test_each_client_reaches_its_own_socket_and_a_stranger_the_lane(lanes: Lanes) -> None:
-    clients = [udp() for _ in range(2 * LANES)]
-    connected = [lanes.connect("127.0.0.1", client.getsockname())[0] for client in clients]
-    for number, (client, sock) in enumerate(zip(clients, connected, strict=True)):
-        client.sendto(b"%d" % number, sock.getsockname())
-        assert wait_for(sock).recv(10) == b"%d" % number
-    with udp() as stranger:
-        stranger.sendto(b"hello", connected[5].getsockname())
-        data, source, local = sockets.receive(wait_for(lanes.sockets[5]))
-        assert (data, source, local) == (b"hello", stranger.getsockname(), "127.0.0.1")
-        sockets.answer(lanes.sockets[5], b"who?", local, source)
-        assert stranger.recvfrom(10) == (b"who?", connected[5].getsockname())
-    for sock in [*clients, *connected]:
-        sock.close()
+def test_nobody_else_gets_the_port() -> None:
+    first, second = sockets.open_pair("127.0.0.1")
+    with first, second, socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as thief:
+        thief.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        with pytest.raises(OSError) as error:
+            thief.bind(first.getsockname())
+        assert error.value.errno == errno.EADDRINUSE
 
 
-def test_the_mtu_of_the_way_is_known(lanes: Lanes) -> None:
-    with udp() as client:
-        sock, mtu = lanes.connect("127.0.0.1", client.getsockname())
-        assert mtu >= 65535
-        sock.close()
+def test_a_pair_needs_an_address_of_ours() -> None:
+    with pytest.raises(OSError) as error:
+        sockets.open_pair("198.51.100.77")
+    assert error.value.errno == errno.EADDRNOTAVAIL
 
 
-def test_a_closed_port_is_heard_of(lanes: Lanes) -> None:
-    client = udp()
-    sock, _ = lanes.connect("127.0.0.1", client.getsockname())
-    client.close()
-    sock.send(b"x")
-    with pytest.raises(ConnectionRefusedError):
-        wait_for(sock).recv(10)
-    sock.close()
+@pytest.mark.parametrize("which", [0, 1])
+def test_a_closed_port_is_heard_of_by_the_first(which: int) -> None:
+    pair = sockets.open_pair("127.0.0.1")
+    with pair[0], pair[1]:
+        client = udp()
+        gone = client.getsockname()
+        client.close()
+        pair[which].sendto(b"x", gone)
+        wait_for(pair[0])
+        assert sockets.errors(pair[0]) == [(gone, errno.ECONNREFUSED)]
+        assert sockets.errors(pair[0]) == []
 
 
-def test_segments(lanes: Lanes) -> None:
-    with udp() as client:
-        sock, _ = lanes.connect("127.0.0.1", client.getsockname())
-        if not sockets.segment_into(sock, 100):
-            pytest.skip("this kernel has no UDP_SEGMENT")
-        sock.send(bytes(250))
-        assert [len(client.recv(500)) for _ in range(3)] == [100, 100, 50]
-        assert sockets.segment_into(sock, 0)
-        sock.send(bytes(250))
-        assert len(client.recv(500)) == 250
-        sock.close()
+def test_the_mtu_of_the_way_is_known() -> None:
+    paths = sockets.Paths("127.0.0.1")
+    assert paths.mtu(("127.0.0.1", 9)) >= 65535
+    assert paths.mtu(("127.0.0.2", 10)) >= 65535
+    paths.close()
 
 
-@pytest.mark.parametrize(
-    ("address", "sentence"),
-    [("198.51.100.77", "198.51.100.77 is not an address of this host, so TFTP cannot listen there")],
-)
-def test_why_not(address: str, sentence: str) -> None:
+def test_an_answer_comes_from_the_address_that_was_asked() -> None:
+    with sockets.listen("0.0.0.0", 0) as server, udp() as client:
+        client.sendto(b"hello", ("127.0.0.7", server.getsockname()[1]))
+        data, source, local = sockets.receive(wait_for(server))
+        assert (data, source, local) == (b"hello", client.getsockname(), "127.0.0.7")
+        sockets.answer(server, b"who?", local, source)
+        assert client.recvfrom(10) == (b"who?", ("127.0.0.7", server.getsockname()[1]))
+
+
+def test_why_not() -> None:
     with pytest.raises(StartError) as error:
-        sockets.listen(address, 0)
-    assert str(error.value) == sentence
-    with pytest.raises(StartError):
-        Lanes(address)
+        sockets.listen("198.51.100.77", 0)
+    assert str(error.value) == "198.51.100.77 is not an address of this host, so TFTP cannot listen there"
