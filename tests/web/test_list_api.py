@@ -99,13 +99,14 @@ async def test_a_database_that_fails_in_the_middle_leaves_no_half_list(
     stack: Stack, monkeypatch: pytest.MonkeyPatch, good: int
 ) -> None:
     await fill(stack)
-    real, calls = listing.page, []
+    real = listing.page
+    calls: list[int] = []
 
-    def page(*args: Any) -> Any:
+    def page(store: Store, wanted: listing.Wanted, after: str) -> listing.Page:
         calls.append(1)
         if len(calls) > good:
             raise OperationalError("SELECT", None, sqlite3.OperationalError("disk I/O error"))
-        return real(*args, 7)
+        return real(store, wanted, after, 7)
 
     monkeypatch.setattr(list_api, "page", page)
     if not good:
