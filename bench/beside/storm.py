@@ -10,7 +10,8 @@ from bench.beside.figures import Results
 from bench.beside.rounds import Run
 from bench.beside.servers import METALBOX, ROOT, Recipe, Running, metalbox
 from bench.beside.web import ARCH
-from bench.beside.wire import CLIENT, SERVER
+from bench.beside.wire import CLIENT, HALVES, SERVER
+from metalbox.lab import network
 from metalbox.lab import storm as fleetstorm
 from metalbox.lab.pxeclient import Phase
 
@@ -52,6 +53,8 @@ def measure(run: Run) -> Results:
     """Whole fleets, in turn."""
     programs = packages.ensure(PROGRAMS)
     root = make_files(run.folder, run.image_bytes)
+    # Whoever serves, knows one neighbour: see network.route_through.
+    network.route_through(f"{run.wire.net.prefix}server", HALVES, CLIENT)
     results = Results("storm")
     servers: dict[str, Recipe] = {METALBOX: metalbox((root,), root / "agent")}
     if "dnsmasq" in programs and "nginx" in programs:

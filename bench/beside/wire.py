@@ -19,6 +19,7 @@ from tests.netns import Namespaces
 SUBNET, NETMASK = "10.64.0.0/14", "255.252.0.0"
 SERVER, CLIENT = "10.64.0.1", "10.64.0.2"
 PREFIX = 14
+HALVES = ("10.64.0.0/15", "10.66.0.0/15")
 SOURCES = Path(__file__).parent / "load"
 GENERATORS = ("dhcpload", "tftpload", "httpload")
 # How long a generator may take beyond the time that it was told.

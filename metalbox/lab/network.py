@@ -159,6 +159,14 @@ def cable(left: str, right: str, left_address: str, right_address: str) -> None:
         _batch(namespace, f"address add {address} dev eth0", "link set eth0 up")
 
 
+def route_through(namespace: str, networks: Sequence[str], neighbour: str) -> None:
+    """Send all that is for these networks to one neighbour on eth0, who has all of their addresses.
+
+    The kernel's table of neighbours holds 1,024 of all namespaces together (net.ipv4.neigh.default.gc_thresh3).
+    """
+    _batch(namespace, *(f"route add {network} via {neighbour} dev eth0 onlink" for network in networks))
+
+
 def add_route_to_relayed(namespace: str) -> None:
     """Tell a namespace on the local segment the way to the relayed one."""
     _batch(namespace, f"route add {RELAYED_SUBNET} via {RELAY}")

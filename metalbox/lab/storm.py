@@ -25,6 +25,7 @@ from metalbox.lab.record import Record, namespace
 from metalbox.lab.services import ARCH, IPXE, ROOT, Metalbox
 
 SUBNET, PREFIX = "198.18.0.0/15", 15
+HALVES = ("198.18.0.0/16", "198.19.0.0/16")
 SERVER, FLEET = "198.18.0.1", "198.18.0.2"
 POOL = "198.18.1.0-198.19.255.250"
 LOADER = "snponly.efi"
@@ -136,6 +137,7 @@ def run(directory: Path, storm: Storm, boot_files: Path, say: Callable[[str], No
         try:
             make_files(directory / "boot", boot_files, storm.image_bytes)
             network.cable(namespace(directory), namespace(directory, "site"), f"{SERVER}/{PREFIX}", f"{FLEET}/{PREFIX}")
+            network.route_through(namespace(directory), HALVES, FLEET)
             kept = Record(directory)
             kept.save()
             service = Metalbox(kept, configuration(directory))

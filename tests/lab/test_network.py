@@ -53,6 +53,11 @@ def test_a_cable_joins_two_namespaces() -> None:
         network.cable(left, right, "198.18.0.1/15", "198.18.0.2/15")
         assert ping(left, "198.18.0.2")
         assert ping(right, "198.18.0.1")
+        network.route_through(left, ["198.18.0.0/16"], "198.18.0.2")
+        network.run(network.inside(right, ["ip", "address", "add", "198.18.7.7/32", "dev", "eth0"]))
+        assert ping(left, "198.18.7.7")
+        shown = network.run(network.inside(left, ["ip", "-4", "neighbour", "show"])).stdout
+        assert [line.split()[0] for line in shown.splitlines()] == ["198.18.0.2"]
     finally:
         network.delete(left)
         network.delete(right)
