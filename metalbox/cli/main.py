@@ -9,34 +9,35 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from importlib import import_module
 
 import metalbox
-from metalbox.cli import (
-    agent,
-    bmc,
-    boot_files,
-    certificate,
-    config,
-    console,
-    doctor,
-    events,
-    lab,
-    leases,
-    life,
-    machines,
-    marks,
-    power,
-    serve,
-    status,
-    why,
-)
 from metalbox.errors import MetalboxError
 
-VERBS = (
-    *(serve, machines, life, marks, events, why, power, console, bmc, certificate, leases, status),
-    *(config, agent, boot_files, doctor, lab),
-)
+# The modules with their verbs, as `--help` shows them. A command line that begins with a verb imports only its module.
+VERBS = {
+    "serve": ("serve",),
+    "machines": ("list", "show", "report"),
+    "life": (
+        *("accept", "adopt", "reject", "reconsider", "erase", "release", "retire", "retry", "cancel", "hold"),
+        *("unhold", "forget", "approve", "keep", "plan"),
+    ),
+    "marks": ("label", "note"),
+    "events": ("events",),
+    "why": ("why",),
+    "power": ("power", "boot-next", "sensors", "sel", "identify"),
+    "console": ("console",),
+    "bmc": ("bmc",),
+    "certificate": ("certificate",),
+    "leases": ("leases",),
+    "status": ("status",),
+    "config": ("config",),
+    "agent": ("agent",),
+    "boot_files": ("boot-files",),
+    "doctor": ("doctor",),
+    "lab": ("lab",),
+}
 
 EPILOG = """examples:
   metalbox lab up --machines 2 --wait    try everything on this computer, with real firmware in QEMU
@@ -46,8 +47,8 @@ EPILOG = """examples:
 """
 
 
-def parser() -> argparse.ArgumentParser:
-    """Return the parser with every verb in it."""
+def parser(modules: Iterable[str] = VERBS) -> argparse.ArgumentParser:
+    """Return the parser with every verb in it, or with those of some modules."""
     top = argparse.ArgumentParser(
         prog="metalbox",
         description="Finds machines on the wire, boots them and remembers everything about them.",
@@ -56,14 +57,23 @@ def parser() -> argparse.ArgumentParser:
     )
     top.add_argument("--version", action="version", version=f"metalbox {metalbox.__version__}")
     verbs = top.add_subparsers(title="verbs", metavar="VERB", required=True)
-    for verb in VERBS:
-        verb.add_parser(verbs)
+    for name in modules:
+        import_module(f"metalbox.cli.{name}").add_parser(verbs)
     return top
+
+
+def _needed(argv: Sequence[str]) -> Iterable[str]:
+    """The modules for this command line: the one of its verb, none for the version; all where it is to be explained."""
+    first = argv[0] if argv else ""
+    if first == "--version":
+        return ()
+    return [name for name, verbs in VERBS.items() if first in verbs] or VERBS
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code."""
-    args = parser().parse_args(argv)
+    words = sys.argv[1:] if argv is None else argv
+    args = parser(_needed(words)).parse_args(words)
     try:
         return int(args.run(args))
     except MetalboxError as error:
