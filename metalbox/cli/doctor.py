@@ -67,6 +67,7 @@ def examine(args: argparse.Namespace, settings: Config, socket: str) -> Iterator
     yield from local.check_service(answer)
     yield from local.check_clock()
     yield from local.check_space(settings)
+    yield from local.check_neighbours(settings)
     yield from local.check_files(settings)
     yield from local.check_interfaces(settings)
     yield from local.check_ports(settings)

@@ -1,4 +1,4 @@
-"""Checks of this computer: service, interfaces, ports, boot files, agent, disk space, clock."""
+"""Checks of this computer: service, interfaces, ports, boot files, agent, disk space, neighbours, clock."""
 
 from __future__ import annotations
 
@@ -20,6 +20,9 @@ from metalbox.errors import MetalboxError
 # Less than this and SQLite's write-ahead log or an image build may fill the disk.
 FREE_BYTES_WARN = 2 * 10**9
 FREE_BYTES_FAIL = 100 * 10**6
+
+# A whole /15; an entry takes half a KiB.
+MOST_NEIGHBOURS = 131_072
 
 # adjtimex(2): the kernel's clock has no source that it is held to.
 STA_UNSYNC = 0x0040
@@ -100,6 +103,25 @@ def check_space(config: Config) -> Iterator[Finding]:
     free = shutil.disk_usage(folder).free
     level = Level.FAIL if free < FREE_BYTES_FAIL else Level.WARN if free < FREE_BYTES_WARN else Level.OK
     yield Finding(level, "disk space", f"{free / 1e9:.1f} GB free for {config.data_dir}")
+
+
+def check_neighbours(config: Config, proc: Path = Path("/proc/sys/net/ipv4/neigh/default")) -> Iterator[Finding]:
+    """Whether the kernel can talk to all machines of the attached networks at once: it forgets none that is in use.
+
+    Beyond gc_thresh3 entries (1,024 as Linux comes) every new one fails with ENOBUFS: arp(7).
+    """
+    attached = [subnet.subnet for subnet in config.subnets if subnet.interface]
+    limit = _read(proc / "gc_thresh3")
+    if not attached or not limit.isdecimal():
+        return
+    count = sum(network.num_addresses for network in attached)
+    if count <= int(limit):
+        yield Finding(Level.OK, "neighbours", f"{count} addresses are attached, the kernel knows {limit} neighbours")
+        return
+    text = f"{count} addresses are attached, but the kernel knows only {limit} neighbours: more machines get no answer"
+    room = 2 * min(count, MOST_NEIGHBOURS)
+    advice = f"sysctl -w net.ipv4.neigh.default.gc_thresh3={room} net.ipv4.neigh.default.gc_thresh2={room // 2}"
+    yield Finding(Level.WARN, "neighbours", text, advice)
 
 
 def check_clock() -> Iterator[Finding]:

@@ -71,6 +71,23 @@ def test_space_of_a_folder_that_is_not_made_yet(tmp_path: Path) -> None:
     assert not (tmp_path / "a").exists()
 
 
+def test_neighbours(tmp_path: Path) -> None:
+    (tmp_path / "gc_thresh3").write_text("1024\n")
+    small, large, far = (
+        config.parse(f"subnets: [{{subnet: {network}, mode: proxy{interface}}}]")
+        for network, interface in (("192.0.2.0/24", ", interface: eth0"), ("198.18.0.0/15", ", interface: eth0"),
+                                   ("198.18.0.0/15", ""))
+    )  # fmt: skip
+    (good,) = local.check_neighbours(small, tmp_path)
+    assert (good.level, good.text) == (Level.OK, "256 addresses are attached, the kernel knows 1024 neighbours")
+    (bad,) = local.check_neighbours(large, tmp_path)
+    assert bad.level is Level.WARN
+    assert "131072 addresses are attached, but the kernel knows only 1024 neighbours" in bad.text
+    assert bad.advice.startswith("sysctl -w net.ipv4.neigh.default.gc_thresh3=262144 ")
+    assert list(local.check_neighbours(far, tmp_path)) == []
+    assert list(local.check_neighbours(large, tmp_path / "none")) == []
+
+
 def test_clock() -> None:
     (finding,) = local.check_clock()
     assert finding.level in (Level.OK, Level.WARN)
