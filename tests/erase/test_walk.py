@@ -1,8 +1,8 @@
 """Random lives: wishes, agents, faults, swapped disks, crashes, repeats, jumps of time, restored copies, in any order.
 
 What must hold at every moment: only disks that a person was shown are written to, by an order of a machine at work; a
-certificate is made only of a drive whose bytes are gone; a machine rests as erased only when all disks of the order are;
-erase orders are open only on machines at work; the chain of certificates is whole.
+certificate is made only of a drive whose bytes are gone; a machine rests as erased only when all disks of the order
+are; erase orders are open only on machines at work; the chain of certificates is whole.
 """
 
 from __future__ import annotations
