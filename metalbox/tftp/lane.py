@@ -54,7 +54,7 @@ class Transfer:
     segment: int = 0
     # The earliest entry in the heap of timers.
     armed: float = float("inf")
-    # The run: upon the ACK that is `expected`, `step` bytes from `at`, as long as that is below `stop`.
+    # The run: upon the ACK `expected`, `step` bytes from `at`, up to `stop`; there the session is asked for more.
     expected: int = NEVER
     at: int = 0
     stop: int = 0
@@ -86,26 +86,49 @@ class Transfer:
         self.settle()
         self.expected = NEVER
 
-    def run(self) -> None:
-        """Borrow windows from the session, as many as lie on one sheet."""
+    def run(self) -> bool:
+        """Borrow windows from the session, as many as lie on one sheet. False: there are none."""
         session = self.session
         windows = session.ahead()
         if not windows or self.step > self.at_once:
-            return
+            return False
         first = session.sent + 1
-        try:
-            sheet = self.content.sheet(first)
-        except OSError:
-            # The session will meet the same, and knows what to do.
-            return
-        if sheet is None:
-            return
-        windows = min(windows, (sheet.end - first) // self.window)
+        sheet = self._sheet(first)
+        if sheet is None or sheet.end - first < self.window:
+            return False
         self.sheet = sheet
         self.at = self.began = sheet.address + (first - sheet.first) * session.segment
-        self.stop = self.at + windows * self.step
-        if windows:
-            self.expected = ACK_WORD | (session.sent & 0xFFFF)
+        self.stop = self.at + min(windows, (sheet.end - first) // self.window) * self.step
+        self.expected = ACK_WORD | (session.sent & 0xFFFF)
+        return True
+
+    def run_on(self, now: float) -> bool:
+        """The expected ACK came at the end of a run: borrow more, by the way learning how long it took."""
+        self.settle()
+        if not self.run():
+            return False
+        self.session.measure(now)
+        return True
+
+    def place(self, buffer: Buffer) -> int:
+        """The address of a window that the session wants to be sent; 0 when it has none, or is sent in parts."""
+        session = self.session
+        whole = -(-len(buffer) // session.segment) == session.sent - session.acked
+        if not whole or len(buffer) > self.at_once or buffer[1] != Opcode.DATA:
+            return 0
+        first = session.acked + 1
+        sheet = self._sheet(first)
+        if sheet is None:
+            return 0
+        self.sheet = sheet
+        return sheet.address + (first - sheet.first) * session.segment
+
+    def _sheet(self, block: int) -> Sheet | None:
+        try:
+            return self.content.sheet(block)
+        except OSError:
+            # The session will meet the same, and knows what to do.
+            return None
 
 
 class Owner(Protocol):
@@ -136,6 +159,12 @@ class Lane:
         self._owner = owner
         self._counters = counters
         self._errors: list[tuple[Address, int]] = []
+        # Addresses and lengths for the slots up to this one, and what must not be let go before they have left.
+        self._answers: list[int] = []
+        self._holding: list[Sheet | None] = []
+        # Whose packet is thought about, as long as its slot has no answer.
+        self._slot = 0
+        self._asking: Transfer | None = None
 
     def close(self) -> None:
         """Both sockets."""
@@ -151,65 +180,75 @@ class Lane:
             count = batch.receive(self.fileno)
         except OSError as error:
             self._hear(error)
-            count = 0
-        if not count:
-            # A wake-up without a packet is one for an error.
-            self._errors += sockets.errors(self.socket)
             self._tell_errors()
+            return 0
+        if not count:
             return 0
         now = clock()
         if batch.are_acks(count):
             self._answer(count, now)
         else:
             for slot in range(count):
-                self._think(slot, now)
+                self._think(slot, self.transfers.get(batch.datagram(slot)[0]), now)
+                if self._answers:
+                    self._flush(slot + 1)
+            self._holding.clear()
         if self._errors:
             self._tell_errors()
         return count
 
     def _answer(self, count: int, now: float) -> None:
         batch, find = self._batch, self.transfers.get
-        segments = batch.segments
-        answers: list[int] = []
+        segments, answers = batch.segments, self._answers
         slot = 0
         for key, word in batch.words(count):
             transfer = find(key)
             if transfer is not None and word == transfer.expected:
                 at = transfer.at
+                if at == transfer.stop:
+                    self._holding.append(transfer.sheet)
+                    if not transfer.run_on(now):
+                        self._think(slot, transfer, now)
+                        slot += 1
+                        continue
+                    at = transfer.at
                 step = transfer.step
                 answers += (at, step)
-                at += step
-                transfer.at = at
+                transfer.at = at + step
                 transfer.sent_at = now
-                transfer.expected = word + transfer.window if at < transfer.stop else NEVER
+                transfer.expected = word + transfer.window
                 if segments[slot] != transfer.segment:
                     batch.segment(slot, transfer.segment)
             else:
-                if answers:
-                    # Before anything changes that the answers speak of.
-                    self._flush(slot, answers)
-                    answers.clear()
-                self._think(slot, now)
+                self._think(slot, transfer, now)
             slot += 1
         if answers:
-            self._flush(slot, answers)
+            self._flush(slot)
+        self._holding.clear()
 
-    def _think(self, slot: int, now: float) -> None:
+    def _think(self, slot: int, transfer: Transfer | None, now: float) -> None:
+        """Let the owner decide. One answer to whom it is may leave with the others."""
         key, data = self._batch.datagram(slot)
-        transfer = self.transfers.get(key)
+        before = len(self._answers)
         if transfer is None:
             self._owner.on_stranger(self, client_of(key), data)
-            return
-        transfer.halt()
-        self._owner.on_packet(transfer, data, now)
+        else:
+            self._holding.append(transfer.sheet)
+            transfer.halt()
+            self._slot, self._asking = slot, transfer
+            self._owner.on_packet(transfer, data, now)
+            self._asking = None
+        if before and len(self._answers) == before:
+            self._flush(slot)
 
     # Sending
 
-    def _flush(self, end: int, answers: list[int]) -> None:
+    def _flush(self, end: int) -> None:
         """Send the answers of the slots before `end`."""
         batch = self._batch
-        slot = end - len(answers) // 2
-        batch.answer(slot, answers)
+        slot = end - len(self._answers) // 2
+        batch.answer(slot, self._answers)
+        self._answers.clear()
         while slot < end:
             try:
                 sent = batch.send(self.fileno, slot, end - slot)
@@ -258,6 +297,15 @@ class Lane:
 
     def answer(self, transfer: Transfer, buffer: Buffer) -> bool:
         """Send to a client that was just heard. False: the rest of the window need not be tried."""
+        if transfer is self._asking and not self.held:
+            address = transfer.place(buffer)
+            if address:
+                self._asking = None
+                self._holding.append(transfer.sheet)
+                self._answers += (address, len(buffer))
+                if self._batch.segments[self._slot] != transfer.segment:
+                    self._batch.segment(self._slot, transfer.segment)
+                return True
         return self._send(self.socket, transfer, buffer)
 
     def repeat(self, transfer: Transfer, buffer: Buffer) -> bool:
@@ -293,6 +341,11 @@ class Lane:
         transfer.halt()
 
     # Errors
+
+    def listen(self) -> None:
+        """Ask for errors: what a wake-up without a packet is for."""
+        self._errors += sockets.errors(self.socket)
+        self._tell_errors()
 
     def _hear(self, error: OSError) -> bool:
         """An error of the socket may be about any datagram sent earlier, when ICMP told of it. Whether it was."""

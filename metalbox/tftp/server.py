@@ -24,6 +24,7 @@ from metalbox import config
 from metalbox.errors import MalformedPacket
 from metalbox.files import ServedFile
 from metalbox.journal import Journal, Kind
+from metalbox.machine import Mac
 from metalbox.presence import Presence
 from metalbox.tftp import sockets, wording
 from metalbox.tftp.batch import key_of
@@ -42,6 +43,9 @@ MAX_REQUESTS = 64
 MAX_BATCHES = 8
 # Machines behind one NAT look like one client. EDK2 has two transfers at once, everything else one.
 MAX_TRANSFERS_PER_ADDRESS = 256
+# Who is behind an address is asked once in so long: the answer may cost a look into the kernel's ARP table.
+MAC_SECONDS = 1.0
+MAX_MACS = 4096
 # The timers are looked at this often at most.
 TICK_SECONDS = 0.01
 
@@ -79,6 +83,7 @@ class TftpServer:
         self._lanes = Lanes(self, self.counters, self._watch)
         self._by_client: dict[Address, Transfer] = {}
         self._per_address: Counter[str] = Counter()
+        self._macs: dict[str, tuple[Mac, float]] = {}
         self._timers: list[tuple[float, int, Transfer]] = []
         self._timer_number = 0
         self._timer_handle: asyncio.TimerHandle | None = None
@@ -230,8 +235,10 @@ class TftpServer:
 
     def _on_lane(self, lane: Lane) -> None:
         clock = self._loop.time
-        for _ in range(MAX_BATCHES):
+        for number in range(MAX_BATCHES):
             if not lane.pump(clock):
+                if not number:
+                    lane.listen()
                 break
             if lane.held:
                 # Nobody is read whose answer would have to wait.
@@ -367,6 +374,17 @@ class TftpServer:
 
     def _write(self, level: int, text: str, address: str, data: dict[str, Any], key: str = "") -> None:
         now = self._clock()
-        mac = self._presence.mac_of(address, now)
+        mac = self._mac_of(address, now)
         log.log(level, "%s: %s", mac or address, text)
         self._journal.record(Kind.TFTP, text, now=now, mac=mac, key=key, data={**data, "address": address})
+
+    def _mac_of(self, address: str, now: float) -> Mac | None:
+        known = self._macs.get(address)
+        if known is not None and 0 <= now - known[1] < MAC_SECONDS:
+            return known[0]
+        mac = self._presence.mac_of(address, now)
+        if mac is not None:
+            if len(self._macs) >= MAX_MACS:
+                self._macs.clear()
+            self._macs[address] = (mac, now)
+        return mac

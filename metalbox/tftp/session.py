@@ -273,6 +273,11 @@ class Session:
         windows = min((self.total - 1 - sent) // self.windowsize, (0xFFFF - (sent & 0xFFFF)) // self.windowsize)
         return max(0, min(windows, LEARN_EVERY))
 
+    def measure(self, now: float) -> None:
+        """The ACK upon which the next of these windows is sent came now."""
+        self._learn(now - self._sent_at)
+        self._wait = self._usual_wait()
+
     def advance(self, windows: int, at: float) -> None:
         """So many of the windows that `ahead` allowed were sent, the last of them at the time `at`."""
         blocks = windows * self.windowsize

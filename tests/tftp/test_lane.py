@@ -91,7 +91,10 @@ class Owner:
 
     def pump(self) -> int:
         assert select.select([self.lane.socket], [], [], 2)[0]
-        return self.lane.pump(time.monotonic)
+        count = self.lane.pump(time.monotonic)
+        if not count:
+            self.lane.listen()
+        return count
 
     def on_packet(self, transfer: Transfer, data: bytes, now: float) -> None:
         self.thought[transfer.client] += 1
