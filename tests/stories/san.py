@@ -8,6 +8,7 @@ agent has an address, as an operator at the console would. In the middle of the 
 from __future__ import annotations
 
 import json
+import lzma
 import os
 import shutil
 import time
@@ -20,6 +21,7 @@ from metalbox.build.agent import BUILD_FOLDER, module_closure
 from metalbox.build.contents import ARCHITECTURES
 from metalbox.build.initramfs import File, Node, pack
 from metalbox.build.stage import Stage
+from metalbox.errors import BuildError
 from metalbox.lab import network, processes
 from metalbox.lab.network import SERVER
 from metalbox.lab.rack import Rack
@@ -62,15 +64,22 @@ def image(agent: Path, folder: Path) -> Path:
 
 def _modules(home: Path) -> dict[str, bytes]:
     """Name -> content, in the order in which they must be loaded."""
+    if not (home / "modules.dep").is_file():
+        raise BuildError(f"the kernel's package is not unpacked in {home}: `metalbox agent build --force` does that")
     rows = {}
     for line in (home / "modules.dep").read_text().splitlines():
         path, _, rest = line.partition(":")
-        rows[Path(path).stem.replace("-", "_")] = (path, *rest.split())
+        rows[path.rpartition("/")[2].split(".ko")[0].replace("-", "_")] = (path, *rest.split())
     soft = {"iscsi_tcp": ("crc32c_generic",)}
     wanted = module_closure("iscsi_tcp", rows, soft)
     # A module has more to load first than each of those that it loads.
     order = sorted(wanted, key=lambda name: (len(rows[name]), name))
-    return {name: (home / rows[name][0]).read_bytes() for name in order}
+    return {name: _plain(home / rows[name][0]) for name in order}
+
+
+def _plain(module: Path) -> bytes:
+    data = module.read_bytes()
+    return lzma.decompress(data) if module.suffix == ".xz" else data
 
 
 def _initiator(cache: Path) -> dict[str, Node]:
