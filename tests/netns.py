@@ -12,10 +12,13 @@ touched.
 from __future__ import annotations
 
 import ctypes
+import fcntl
 import itertools
 import os
 import re
 import signal
+import socket
+import struct
 import subprocess
 import time
 from collections.abc import Iterator
@@ -27,6 +30,7 @@ PREFIX = "mbt"
 _NAME = re.compile(rf"{PREFIX}(\d+)-\d+-.+")
 Finished = subprocess.CompletedProcess[str]
 _counter = itertools.count()
+SIOCGIFFLAGS, SIOCSIFFLAGS, IFF_RUNNING = 0x8913, 0x8914, 0x40
 
 # What a namespace does the moment it exists: addresses usable at once (no duplicate address detection, RFC 4862
 # section 5.4, which takes a second), no reverse path filter (it drops what a relay sends from its far side), and no
@@ -163,6 +167,8 @@ class Namespaces:
         )
         self.up(left, left_port, left_ip)
         self.up(right, right_port, right_ip)
+        self._wait_running(left, left_port)
+        self._wait_running(right, right_port)
 
     def bridge(self, name: str, port: str, address: str = "") -> None:
         """A switch without spanning tree and multicast snooping; plug cables with `plug`."""
@@ -181,6 +187,17 @@ class Namespaces:
         if address:
             self.run(name, "ip", "address", "add", address, "dev", port)
         self.run(name, "ip", "link", "set", port, "up")
+
+    def _wait_running(self, name: str, port: str) -> None:
+        """Until a port sends: the kernel notices a new link some time later, and drops silently what comes before."""
+        with self.inside(name), socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+            for _ in range(6000):
+                given = fcntl.ioctl(sock, SIOCGIFFLAGS, struct.pack("16sh22x", port.encode(), 0))
+                if struct.unpack_from("h", given, 16)[0] & IFF_RUNNING:
+                    break
+                time.sleep(0.01)
+            # Changes nothing, but waits for the lock that the kernel holds until its noticing is done.
+            fcntl.ioctl(sock, SIOCSIFFLAGS, given)
 
     def mac(self, name: str, port: str) -> str:
         """The hardware address of a port."""
