@@ -93,6 +93,13 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
             scheduler.workqueue.move_to_end(next(reversed(scheduler.workqueue)), last=False)
         from_the_front(node)
 
+    by_file = scheduler._split_scope
+
+    def one_build(nodeid: str) -> str:
+        """Images are built from one cache of packages."""
+        return "tests/build" if nodeid.startswith("tests/build/") else by_file(nodeid)
+
     scheduler._assign_work_unit = from_its_end
+    scheduler._split_scope = one_build
     config.option.loadscopereorder = False
     return scheduler
