@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -49,17 +50,18 @@ def run_list(args: argparse.Namespace) -> int:
     answer = client.call(args.socket, "GET", "/api/v1/machines", {**query, **shown_only})
     if output.emit(answer, args.output):
         return 0
+    now = time.time()
     rows = [
         (
             machine["name"],
             _state(machine),
             machine["mode"] or "-",
-            " ".join(filter(None, (machine["vendor"], machine["product"]))) or "-",
+            f"{machine['vendor']} {machine['product']}".strip() or "-",
             machine["serial"] or "-",
             machine["address"] or "-",
             output.size(machine["memory_bytes"]),
             f"{machine['disks']} ({output.size(machine['disk_bytes'])})" if machine["disks"] else "none",
-            output.ago(machine["last_seen"]),
+            output.ago(machine["last_seen"], now),
             *((machine["owner"] or "-", shown(machine["labels"]) or "-") if args.wide else ()),
         )
         for machine in answer["machines"]
@@ -135,6 +137,8 @@ def render(machine: Row) -> Iterator[str]:
 def _state(machine: Row) -> str:
     """The state, and what stands in its way."""
     fault = machine.get("fault")
+    if not (fault or machine["conflict"] or machine.get("held")):
+        return str(machine["state"])
     notes = (
         "CONFLICT" if machine["conflict"] else "",
         f"FAULT {fault['code']}" if fault else "",

@@ -7,6 +7,7 @@ import sys
 import time
 from collections.abc import Sequence
 from datetime import datetime
+from functools import cache
 from typing import Any
 
 
@@ -31,12 +32,18 @@ def printable(value: object) -> str:
 
 def table(head: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
     """Return columns aligned to the left, two spaces apart, without trailing spaces."""
-    cells = [[printable(value) for value in row] for row in (head, *rows)]
+    cells = [_cells(row) for row in (head, *rows)]
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
     line = "  ".join(f"%-{width}s" for width in widths)
     return "\n".join((line % tuple(row)).rstrip() for row in cells)
 
 
+def _cells(row: Sequence[object]) -> list[str]:
+    texts = [str(value) for value in row]
+    return texts if "".join(texts).isprintable() else [printable(text) for text in texts]
+
+
+@cache
 def size(count: int | None) -> str:
     """Bytes in the units that the goods are sold in: disks and memory alike as powers of 1000 or 1024 when exact."""
     if count is None:
@@ -56,7 +63,11 @@ def duration(seconds: float) -> str:
     seconds = max(0, seconds)
     if seconds < 10:
         return f"{seconds:.1f}s"
-    whole = int(seconds)
+    return _in_two_units(int(seconds))
+
+
+@cache
+def _in_two_units(whole: int) -> str:
     parts = [(whole // 86400, "d"), (whole // 3600 % 24, "h"), (whole // 60 % 60, "m"), (whole % 60, "s")]
     while parts and not parts[0][0]:
         parts.pop(0)
