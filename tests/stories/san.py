@@ -119,7 +119,7 @@ def target(rack: Rack, lun: Path) -> Iterator[None]:
 
 def _tell(rack: Rack, argv: list[str], log: Path) -> None:
     """Until it has started, nobody listens."""
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 90
     while (done := rack.exec("lab", argv)).returncode:
         assert time.monotonic() < deadline, f"{done.stderr}\n{log.read_text()}"
         time.sleep(0.1)

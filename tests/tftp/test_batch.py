@@ -35,7 +35,7 @@ def clients() -> Iterator[list[socket.socket]]:
 def udp() -> socket.socket:
     sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
     sock.bind(("127.0.0.1", 0))
-    sock.settimeout(2)
+    sock.settimeout(30)
     return sock
 
 

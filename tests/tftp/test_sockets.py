@@ -15,12 +15,12 @@ from metalbox.tftp import sockets
 def udp() -> socket.socket:
     sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
     sock.bind(("127.0.0.1", 0))
-    sock.settimeout(2)
+    sock.settimeout(30)
     return sock
 
 
 def wait_for(sock: socket.socket) -> socket.socket:
-    assert select.select([sock], [], [], 2)[0]
+    assert select.select([sock], [], [], 30)[0]
     return sock
 
 

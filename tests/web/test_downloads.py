@@ -16,7 +16,7 @@ from tests.web.conftest import MAC, Stack
 PATH = "/agent/x86_64/initrd"
 # More than the buffers of both ends hold.
 SIZE = 4 * BIG_BYTES
-PATIENCE = 10.0
+PATIENCE = 60.0
 
 
 class Client:
@@ -44,7 +44,7 @@ async def ask(stack: Stack, path: str = PATH) -> tuple[Client, int, dict[str, st
 
 async def lines(stack: Stack, outcome: str) -> list[str]:
     """The lines of the timeline with this outcome, as soon as there is one."""
-    for _ in range(500):
+    for _ in range(3000):
         found = [entry.text for entry in await stack.entries() if entry.data.get("outcome") == outcome]
         if found:
             return found

@@ -20,7 +20,7 @@ from metalbox.web.turns import LOOK_SECONDS
 
 SIZE = 3 * PIECE + 12345
 TICK = 0.01
-PATIENCE = 10.0
+PATIENCE = 60.0
 
 
 @dataclass
