@@ -11,6 +11,7 @@ import re
 import stat
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 from metalbox.config import Boot
@@ -78,6 +79,8 @@ class ServedFile:
 Render = Callable[[str, str], bytes | None]
 
 
+# A rack asks for the same names; what strangers make up pushes out the oldest.
+@lru_cache(maxsize=1024)
 def normalise(name: str) -> str | None:
     """The plain name behind what firmware asks for, in lower case; None when it is none that we would ever serve.
 

@@ -16,7 +16,7 @@ import socket
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
-from functools import partial
+from functools import lru_cache, partial
 from heapq import heappop, heappush
 from typing import Any, Protocol
 
@@ -43,6 +43,8 @@ MAX_REQUESTS = 64
 MAX_BATCHES = 8
 # Machines behind one NAT look like one client. EDK2 has two transfers at once, everything else one.
 MAX_TRANSFERS_PER_ADDRESS = 256
+# Firmware of one kind says the same, byte for byte.
+_parse = lru_cache(maxsize=256)(parse_request)
 # Who is behind an address is asked once in so long: the answer may cost a look into the kernel's ARP table.
 MAC_SECONDS = 1.0
 MAX_MACS = 4096
@@ -153,7 +155,7 @@ class TftpServer:
             self.counters["ignored: sent to a broadcast address"] += 1
             return
         try:
-            request = parse_request(data)
+            request = _parse(data)
         except MalformedPacket as error:
             self.counters["ignored: not a request"] += 1
             log.debug("%s: ignored: %s", client[0], error)

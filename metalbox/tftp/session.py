@@ -14,6 +14,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import lru_cache
 from typing import Protocol
 
 from metalbox.errors import MalformedPacket
@@ -39,7 +40,7 @@ LONGEST_WAIT = 8.0
 # A client that said nothing at all may be a forged address: the request and three repetitions, 15 s in all.
 REPEATS_UNHEARD = 3
 # So many round trips between two that are measured: the others cost nothing but a window.
-LEARN_EVERY = 32
+LEARN_EVERY = 64
 # Without progress for so long the client is gone: EDK2 gives up after 15 s, U-Boot after 50 s without a packet.
 GIVE_UP_SECONDS = 60.0
 # The same request again within this time is a copy of the first on the wire, not a client that starts anew.
@@ -99,6 +100,7 @@ class Agreed:
     oack: bytes
 
 
+@lru_cache(maxsize=256)
 def negotiate(request: Request, size: int, limits: Limits) -> Agreed:
     """Accept the options that we know and that make sense; the others are passed over in silence (RFC 2347).
 
