@@ -40,7 +40,7 @@ log = logging.getLogger("metalbox.tftp")
 HEADERS = 20 + 8 + 4
 # Per wake-up; then the rest of the service has its turn.
 MAX_REQUESTS = 64
-MAX_BATCHES = 8
+TURN_SECONDS = 0.001
 # Machines behind one NAT look like one client. EDK2 has two transfers at once, everything else one.
 MAX_TRANSFERS_PER_ADDRESS = 256
 # Firmware of one kind says the same, byte for byte.
@@ -237,16 +237,17 @@ class TftpServer:
 
     def _on_lane(self, lane: Lane) -> None:
         clock = self._loop.time
-        for number in range(MAX_BATCHES):
-            if not lane.pump(clock):
-                if not number:
-                    lane.listen()
-                break
-            if lane.held:
-                # Nobody is read whose answer would have to wait.
-                self._loop.remove_reader(lane.fileno)
-                self._loop.add_writer(lane.fileno, partial(self._on_room, lane))
-                break
+        over = clock() + TURN_SECONDS
+        if not lane.pump(clock):
+            lane.listen()
+            return
+        while not lane.held:
+            # Who is quick has answered meanwhile, and needs no wake-up of its own.
+            if clock() >= over or not lane.pump(clock):
+                return
+        # Nobody is read whose answer would have to wait.
+        self._loop.remove_reader(lane.fileno)
+        self._loop.add_writer(lane.fileno, partial(self._on_room, lane))
 
     def _on_room(self, lane: Lane) -> None:
         if lane.resume():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -18,6 +19,7 @@ from metalbox.files import ServedFile
 from metalbox.journal import Journal, Kind
 from metalbox.machine import Mac
 from metalbox.presence import Presence
+from metalbox.tftp.batch import Batch
 from metalbox.tftp.server import TftpServer
 from tests.tftp.wire import ack, rrq
 
@@ -304,6 +306,43 @@ async def test_a_slow_client_is_not_starved(tmp_path: Path) -> None:
         for _ in range(3):
             await asyncio.gather(*(r.fetch("f", blksize=1468, windowsize=64) for _ in range(20)))
         assert await slow == DATA
+
+
+async def test_a_wake_up_ends_though_more_waits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever else shares the loop has its turn after at most one batch that began in time."""
+    monkeypatch.setattr("metalbox.tftp.server.TURN_SECONDS", 0.0)
+    async with rig(tmp_path) as r:
+        socks = [r.client() for _ in range(100)]
+        servers = []
+        for sock in socks:
+            r.ask(sock, rrq("f"))
+            servers.append((await r.hear(sock))[1])
+        assert len(set(servers)) == 1
+        for sock, server in zip(socks, servers, strict=True):
+            sock.sendto(ack(1), server)
+        [lane] = r.server._lanes.all()
+        r.server._on_lane(lane)
+        blocks = Counter(transfer.session.acked for transfer in lane.transfers.values())
+        assert blocks == {1: 64, 0: 36}
+        r.server._on_lane(lane)
+        assert {transfer.session.acked for transfer in lane.transfers.values()} == {1}
+
+
+async def test_a_lane_without_room_is_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first windows find no room, as on a slow line: the files arrive whole, and nothing is sent twice."""
+    refused = iter([True] * 5)
+
+    def send(self: Batch, fileno: int, slot: int, count: int) -> int:
+        return 0 if next(refused, False) else real(self, fileno, slot, count)
+
+    real = Batch.send
+    monkeypatch.setattr(Batch, "send", send)
+    async with rig(tmp_path) as r:
+        files = await asyncio.gather(*(r.fetch("f", blksize=1468, windowsize=1 + n % 8) for n in range(20)))
+        assert set(files) == {DATA}
+        await r.idle()
+        assert r.server.counters["waited for room"] == 5
+        assert (r.server.counters["sent"], r.server.counters["retransmits"]) == (20, 0)
 
 
 async def test_the_block_fits_the_mtu(tmp_path: Path) -> None:
