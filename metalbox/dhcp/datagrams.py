@@ -33,6 +33,9 @@ CONTROL_LEN = socket.CMSG_LEN(PKTINFO.size)
 ORIGIN_SIZE = NAME_SIZE + CONTROL_SIZE
 _INFO_AT = NAME_SIZE + CONTROL_LEN - PKTINFO.size
 
+# As plain numbers: an IntFlag makes an object of each result.
+_MSG_TRUNC, _MSG_DONTWAIT = int(socket.MSG_TRUNC), int(socket.MSG_DONTWAIT)
+
 _libc = ctypes.PyDLL(None, use_errno=True)
 _recvmmsg = _libc.recvmmsg
 _recvmmsg.argtypes = (ctypes.c_int, ctypes.c_void_p, ctypes.c_uint, ctypes.c_int, ctypes.c_void_p)
@@ -93,7 +96,7 @@ class Inbox:
         The origin, read by `read_origin`, is bytes so that it can be a key. What was cut is left out and counted.
         """
         ctypes.memmove(self._at, self._pristine, len(self._pristine))
-        found: int = _recvmmsg(fileno, self._at, self.count, socket.MSG_DONTWAIT, None)
+        found: int = _recvmmsg(fileno, self._at, self.count, _MSG_DONTWAIT, None)
         if found < 0:
             number = ctypes.get_errno()
             if number in (errno.EAGAIN, errno.EINTR):
@@ -103,7 +106,7 @@ class Inbox:
         received = []
         for index in range(found):
             at = index * _STRIDE
-            if numbers[at + _FLAGS_AT] & socket.MSG_TRUNC:
+            if numbers[at + _FLAGS_AT] & _MSG_TRUNC:
                 self.cut += 1
                 continue
             start = index * MAX_DATAGRAM

@@ -21,7 +21,7 @@ from metalbox.dhcp.context import Arrival, Context
 from metalbox.dhcp.exchange import Exchange
 from metalbox.dhcp.leases import Client, Lease, LeaseChange, Leases
 from metalbox.dhcp.options import Message
-from metalbox.dhcp.packet import OPTIONS_AT, Packet, address_text, printable, text_of
+from metalbox.dhcp.packet import OPTIONS_AT, Packet, printable, text_of
 from metalbox.dhcp.relay import CIRCUIT_ID, REMOTE_ID, location_text
 from metalbox.dhcp.responder import Reply, lease_seconds
 from metalbox.dhcp.route import SERVER_PORT, Route
@@ -43,6 +43,7 @@ NOBODY = bytes(6)
 # Where a hole begins and ends, and what it holds: an option's code, or that of a sub-option of option 82 plus 256.
 Hole = tuple[int, int, int]
 AGENT = 256
+TALK = frozenset({options.HOST_NAME, AGENT + CIRCUIT_ID, AGENT + REMOTE_ID})
 # Names in the journal of the last fields of a Client.
 TOLD = ("hostname", "circuit_id", "remote_id")
 Parts = tuple[bytes, ...]
@@ -55,8 +56,9 @@ class Plan:
     `constants` and `holes` take a packet apart: the first gives what must equal `expected`, the second the holes in
     their order. `requested` ... `machine_id` are places in there, -1 for what the packet has not. `pieces` joined are
     the answer, with the transaction, the address and the hardware address at 1, 3 and 5, and holes at `echoes`.
-    `data` and `sentence` are what the journal is told: the first without what the holes say, the second what stands
-    before and after the address.
+    `is_talkative` says whether it tells more of the client than its hardware address and client id. `key` is the
+    beginning of its key in the journal, `data` and `sentence` are what that is told: the first without what the
+    holes say, the second what stands before and after the address.
     """
 
     constants: Struct
@@ -78,13 +80,15 @@ class Plan:
     route: Route
     arrival: Arrival
     pattern: Exchange
+    is_talkative: bool
+    key: str
     data: Mapping[str, Any]
     sentence: tuple[str, str]
 
     def client(self, mac: str, parts: Parts) -> Client:
         """Who asks."""
         client_id = parts[self.client_id].hex()
-        if self.hostname < 0 and self.circuit_id < 0 and self.remote_id < 0:
+        if not self.is_talkative:
             return Client(mac, client_id)
         circuit_id, remote_id = parts[self.circuit_id], parts[self.remote_id]
         return Client(
@@ -119,14 +123,14 @@ class Plan:
             machine_id=parts[self.machine_id],
         )
 
-    def story(self, parts: Parts, address: int) -> tuple[str, str, dict[str, Any]]:
+    def story(self, parts: Parts, address: str) -> tuple[str, str, dict[str, Any]]:
         """The sentence, the key and the data for the journal, as `describe` and the exchange make them."""
-        text = address_text(address)
-        data = {**self.data, "address": text}
-        client = self.client("", parts)
-        data.update({name: value for name, value in zip(TOLD, client[2:], strict=True) if value})
+        data = {**self.data, "address": address}
+        if self.is_talkative:
+            client = self.client("", parts)
+            data.update({name: value for name, value in zip(TOLD, client[2:], strict=True) if value})
         before, after = self.sentence
-        return f"{before}{text}{after}", f"{self.pattern.client}:{self.pattern.port}:{parts[0].hex()}", data
+        return f"{before}{address}{after}", self.key + parts[0].hex(), data
 
 
 # The answer, its plan, what filled the holes, the lease that it gives, and its change of the store.
@@ -224,8 +228,9 @@ def make_plan(
         pieces += [outcome.data[at:start], outcome.data[start:end]]
         at = end
     pieces.append(outcome.data[at:])
-    bare = outcome.exchange._replace(address=0, hostname="", circuit_id="", remote_id="")
-    before, _, after = describe(outcome.exchange, address="\0").partition("\0")
+    said = outcome.exchange
+    bare = said._replace(address=0, hostname="", circuit_id="", remote_id="")
+    before, _, after = describe(said, address="\0").partition("\0")
     return Plan(
         constants=constants,
         expected=constants.unpack(data),
@@ -246,6 +251,8 @@ def make_plan(
         route=outcome.route,
         arrival=arrival,
         pattern=outcome.exchange,
+        is_talkative=any((said.hostname, said.circuit_id, said.remote_id)) or bool(TALK & places.keys()),
+        key=f"{said.client}:{said.port}:",
         data=bare.data(),
         sentence=(before, after),
     )

@@ -13,24 +13,24 @@ import logging
 import socket
 import time
 from collections import Counter, deque
-from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from ipaddress import IPv4Address
 from typing import NamedTuple
 
 from metalbox.config import Config, Mode
 from metalbox.dhcp import datagrams, sockets
-from metalbox.dhcp.express import Express, Expresses
+from metalbox.dhcp.express import Expresses, Parts, Plan
 from metalbox.dhcp.frames import udp_frame
 from metalbox.dhcp.leases import Lease, LeaseChange, Leases
 from metalbox.dhcp.options import MESSAGE_NAMES, Message
-from metalbox.dhcp.packet import OPTIONS_AT, address_text, parse_packet
+from metalbox.dhcp.packet import OPTIONS_AT, parse_packet
 from metalbox.dhcp.probe import Probe
 from metalbox.dhcp.responder import Arrival, Context, Exchange, Ignored, Route, RouteKind, respond
 from metalbox.dhcp.rivals import Rivals
 from metalbox.dhcp.route import BROADCAST, CLIENT_PORT, PXE_PORT, SERVER_PORT
 from metalbox.dhcp.sockets import Interface
-from metalbox.dhcp.telling import NOT_BOOTING, Filled, Telling, exchange_of
+from metalbox.dhcp.telling import NOT_BOOTING, Telling
 from metalbox.errors import MalformedPacket
 from metalbox.journal import Journal
 from metalbox.machine import Mac
@@ -93,8 +93,20 @@ class _Answer(NamedTuple):
     arrival: Arrival
     port: _Port
     started: float
-    reply: int
-    said: Exchange | Filled
+    exchange: Exchange
+
+
+# An answer by plan: its bytes, what filled the holes, the lease, and when its request was taken.
+_Prompt = tuple[bytes, Parts, Lease, float]
+
+
+@dataclass(slots=True)
+class _Batch:
+    """Answers that leave together. Those of one plan are of one size and, but for LINK, go to one place."""
+
+    answers: list[_Answer] = field(default_factory=list)
+    prompts: dict[tuple[_Port, Plan], list[_Prompt]] = field(default_factory=dict)
+    size: int = 0
 
 
 class DhcpServer:
@@ -135,7 +147,7 @@ class DhcpServer:
         self._queue: deque[_Datagram] = deque()
         self._is_stepping = False
         self._inbox = datagrams.Inbox()
-        self._waiting: list[_Answer] = []
+        self._waiting = _Batch()
         self._changes: list[LeaseChange] = []
         self._is_committing = False
         self._wanted = asyncio.Event()
@@ -191,7 +203,7 @@ class DhcpServer:
         self._ports.clear()
         self._links.clear()
         self._queue.clear()
-        self._waiting.clear()
+        self._waiting = _Batch()
         self._telling.tell(len(self._telling))
         self.probe.close()
         self.rivals.close()
@@ -249,46 +261,38 @@ class DhcpServer:
     def _step(self) -> None:
         """Answer some of what waits, and come back for the rest."""
         self._is_stepping = False
-        now, queue, is_taught = time.time(), self._queue, False
-        answers: list[_Answer] = []
-        received: list[str] = []
+        now, queue, batch, is_taught = time.time(), self._queue, _Batch(), False
         try:
             for _ in range(min(STEP, len(queue))):
-                if len(self._waiting) >= MAX_WAITING:
+                if self._waiting.size >= MAX_WAITING:
                     break
                 datagram = queue.popleft()
                 data, origin, port, started = datagram
                 express = port.express.answer(data, origin, now)
                 if express is None:
                     # One lesson for each step: who invents new kinds of packets does not cost more than his answers.
-                    is_taught = self._take(datagram, now, answers, received, may_learn=not is_taught) or is_taught
-                else:
-                    received.append(RECEIVED[express[1].message])
-                    self._take_express(express, port, started, answers)
+                    is_taught = self._take(datagram, now, batch, may_learn=not is_taught) or is_taught
+                    continue
+                answer, plan, parts, lease, change = express
+                target = batch
+                if change is not None:
+                    self._changes.append(change)
+                    target = self._waiting
+                    target.size += 1
+                group = target.prompts.get((port, plan))
+                if group is None:
+                    group = target.prompts[(port, plan)] = []
+                group.append((answer, parts, lease, started))
         finally:
             # Also after a bug in one answer, which the loop reports: the next one is somebody else's.
-            self.counters.update(received)
-            self._send_all(answers, now)
-            if queue and len(self._waiting) < MAX_WAITING:
+            if self._changes:
+                self._wanted.set()
+            self._send_all(batch, now)
+            if queue and self._waiting.size < MAX_WAITING:
                 self._is_stepping = True
                 asyncio.get_running_loop().call_soon(self._step)
 
-    def _take_express(self, express: Express, port: _Port, started: float, answers: list[_Answer]) -> None:
-        data, plan, parts, lease, change = express
-        route = plan.route
-        if route.kind is RouteKind.LINK:
-            route = Route(RouteKind.LINK, lease.address, CLIENT_PORT, parts[2])
-        answer = _Answer(data, route, plan.arrival, port, started, plan.reply, (plan, parts, lease.number))
-        if change is None:
-            answers.append(answer)
-        else:
-            self._changes.append(change)
-            self._waiting.append(answer)
-            self._wanted.set()
-
-    def _take(
-        self, datagram: _Datagram, now: float, answers: list[_Answer], received: list[str], *, may_learn: bool
-    ) -> bool:
+    def _take(self, datagram: _Datagram, now: float, batch: _Batch, *, may_learn: bool) -> bool:
         """Ask the responder; returns whether its answer was studied."""
         data, origin, port, started = datagram
         arrival = self._arrival(port, origin)
@@ -298,23 +302,22 @@ class DhcpServer:
             self.counters["ignored: malformed"] += 1
             log.debug("%s: from %s:%d: %s", port.interface.name, *arrival.source, error)
             return False
-        received.append(RECEIVED.get(packet.message, OTHER))
+        self.counters[RECEIVED.get(packet.message, OTHER)] += 1
         outcome = respond(packet, arrival, self.context, self._leases, now)
         if outcome.change is not None:
             self._changes.append(outcome.change)
-            self._wanted.set()
         if isinstance(outcome, Ignored):
             self._ignore(outcome, arrival, started, now)
             return False
-        reply = outcome.exchange.reply or 0
-        answer = _Answer(outcome.data, outcome.route, arrival, port, started, reply, outcome.exchange)
+        answer = _Answer(outcome.data, outcome.route, arrival, port, started, outcome.exchange)
         # An ACK without a change of its own may rest on one that is not durable yet; the PXE port gives no leases.
-        is_unsure = reply == Message.ACK and port.number == SERVER_PORT
+        is_unsure = outcome.exchange.reply == Message.ACK and port.number == SERVER_PORT
         if outcome.change is not None or (is_unsure and (self._is_committing or self._changes)):
-            self._waiting.append(answer)
+            self._waiting.answers.append(answer)
+            self._waiting.size += 1
             self._wanted.set()
         else:
-            answers.append(answer)
+            batch.answers.append(answer)
         if may_learn:
             port.express.learn(data, origin, packet, arrival, outcome)
         return may_learn
@@ -343,7 +346,7 @@ class DhcpServer:
         while True:
             await self._wanted.wait()
             self._wanted.clear()
-            batch, self._waiting = self._waiting, []
+            batch, self._waiting = self._waiting, _Batch()
             changes, self._changes = self._changes, []
             self._is_committing = True
             try:
@@ -362,73 +365,85 @@ class DhcpServer:
             if not self._is_stepping:
                 self._step()
 
-    def _commit_failed(self, batch: Sequence[_Answer], changes: list[LeaseChange], error: Exception) -> None:
+    def _commit_failed(self, batch: _Batch, changes: list[LeaseChange], error: Exception) -> None:
         """No ACK leaves. The table in memory stands, and what it has more than the store is written with the next."""
-        log.error("leases could not be stored, %d clients are not answered: %s", len(batch), error, exc_info=error)
+        log.error("leases could not be stored, %d clients are not answered: %s", batch.size, error, exc_info=error)
         self.counters["commit failed"] += 1
-        self.counters["ignored: lease not stored"] += len(batch)
+        self.counters["ignored: lease not stored"] += batch.size
         newest: dict[tuple[str, str], Lease] = {}
         for change in (*changes, *self._changes):
             newest.update({(lease.subnet, lease.address): lease for lease in change.leases})
         self._changes = [LeaseChange((lease,)) for lease in newest.values()]
         now = time.time()
-        for answer in batch:
-            exchange = exchange_of(answer.said)._replace(reply=None)
-            self._record(exchange, exchange, answer.started, now, "lease not stored")
+        said = [(answer.exchange, answer.started) for answer in batch.answers]
+        for (_, plan), prompts in batch.prompts.items():
+            self.counters[RECEIVED[plan.message]] += len(prompts)
+            said += [(plan.exchange(parts, lease.number), started) for _, parts, lease, started in prompts]
+        for exchange, started in said:
+            self._record(exchange._replace(reply=None), started, now, "lease not stored")
         self._wanted.set()
 
     # -- sending --------------------------------------------------------------------------------------------------
 
-    def _send_all(self, answers: Iterable[_Answer], now: float) -> None:
-        """Send answers, those alike together, and record what has left."""
-        alike: dict[tuple[_Port, str, int, bytes, int], list[_Answer]] = {}
-        for answer in answers:
-            port, route = answer.port, answer.route
-            if route.kind is RouteKind.LINK:
-                if self._send_frame(answer):
-                    self._sent([answer], now)
-                    continue
-                route = BROADCAST
-            info = b""
-            if len(port.interface.addresses) > 1:
-                # From the very address that the client was told or has asked: iPXE's PXE port takes no other.
-                info = datagrams.PKTINFO.pack(port.interface.index, answer.arrival.server_address.packed, bytes(4))
-            key = (port, route.address, route.port, info, len(answer.data))
-            group = alike.get(key)
-            if group is None:
-                alike[key] = [answer]
-            else:
-                group.append(answer)
-        for (port, address, number, info, size), group in alike.items():
-            count = datagrams.fitting(size)
-            for at in range(0, len(group), count):
-                self._send_alike(port, group[at : at + count], (address, number), info, now)
+    def _send_all(self, batch: _Batch, now: float) -> None:
+        """Send answers, those of one plan together, and record what has left."""
+        for (port, plan), prompts in batch.prompts.items():
+            self.counters[RECEIVED[plan.message]] += len(prompts)
+            self._send_prompts(port, plan, prompts, now)
+        for data, route, arrival, port, started, exchange in batch.answers:
+            if self._send_datagrams(port, arrival, route, [data]):
+                self.counters[SENT.get(exchange.reply or 0, "sent: other")] += 1
+                if exchange.reply == Message.OFFER:
+                    self.probe.wanted.set()
+                self._record(exchange, started, now)
 
-    def _send_alike(
-        self, port: _Port, answers: list[_Answer], target: tuple[str, int], info: bytes, now: float
-    ) -> None:
+    def _send_prompts(self, port: _Port, plan: Plan, prompts: list[_Prompt], now: float) -> None:
+        if plan.route.kind is RouteKind.LINK:
+            sent = [
+                prompt
+                for prompt in prompts
+                if self._send_datagrams(
+                    port, plan.arrival, Route(RouteKind.LINK, prompt[2].address, CLIENT_PORT, prompt[1][2]), [prompt[0]]
+                )
+            ]
+        else:
+            sent, count = [], datagrams.fitting(len(prompts[0][0]))
+            for at in range(0, len(prompts), count):
+                some = prompts[at : at + count]
+                left = self._send_datagrams(port, plan.arrival, plan.route, [prompt[0] for prompt in some])
+                sent += some if len(left) == len(some) else [some[index] for index in left]
+        self._record_prompts(plan, sent, now)
+
+    def _send_datagrams(self, port: _Port, arrival: Arrival, route: Route, payloads: list[bytes]) -> list[int]:
+        """Send datagrams of one size to one place; returns which of them have left."""
         if not self._ports:
-            return
-        if len(answers) > 1 and port.segments:
+            return []
+        if route.kind is RouteKind.LINK:
+            if self._send_frame(port, arrival, route, payloads[0]):
+                return [0]
+            route = BROADCAST
+        target, info = (route.address, route.port), b""
+        if len(port.interface.addresses) > 1:
+            # From the very address that the client was told or has asked: iPXE's PXE port takes no other.
+            info = datagrams.PKTINFO.pack(port.interface.index, arrival.server_address.packed, bytes(4))
+        if len(payloads) > 1 and port.segments:
             try:
-                datagrams.send_alike(port.sock, [answer.data for answer in answers], target, info)
+                datagrams.send_alike(port.sock, payloads, target, info)
+                return list(range(len(payloads)))
             except OSError as error:
                 # Whatever it is, each of them meets it again below.
                 port.segments = error.errno not in datagrams.CANNOT_SEGMENT
-            else:
-                self._sent(answers, now)
-                return
-        for answer in answers:
+        left = []
+        for index, data in enumerate(payloads):
             try:
-                datagrams.send(port.sock, answer.data, target, info)
+                datagrams.send(port.sock, data, target, info)
+                left.append(index)
             except OSError as error:
                 self.counters["send failed"] += 1
-                log.warning("%s: cannot send to %s: %s", port.interface.name, target[0], error.strerror)
-            else:
-                self._sent([answer], now)
+                log.warning("%s: cannot send to %s: %s", arrival.interface, route.address, error.strerror)
+        return left
 
-    def _send_frame(self, answer: _Answer) -> bool:
-        data, route, arrival, port = answer[:4]
+    def _send_frame(self, port: _Port, arrival: Arrival, route: Route, data: bytes) -> bool:
         if port.link is None:
             return False
         addresses = (arrival.server_address.packed, socket.inet_aton(route.address))
@@ -443,14 +458,25 @@ class DhcpServer:
 
     # -- telling --------------------------------------------------------------------------------------------------
 
-    def _sent(self, answers: Sequence[_Answer], now: float) -> None:
-        self.counters.update([SENT.get(answer.reply, "sent: other") for answer in answers])
-        for answer in answers:
-            if answer.reply == Message.OFFER:
-                self.probe.wanted.set()
-            said = answer.said
-            pattern = said if isinstance(said, Exchange) else said[0].pattern
-            self._record(said, pattern, answer.started, now)
+    def _record_prompts(self, plan: Plan, sent: Sequence[_Prompt], now: float) -> None:
+        pattern, is_offer = plan.pattern, plan.reply == Message.OFFER
+        self.counters[SENT[plan.reply]] += len(sent)
+        if is_offer:
+            self.probe.wanted.set()
+        is_boot = pattern.client not in NOT_BOOTING
+        if is_boot or not is_offer:
+            for _, _, lease, _ in sent:
+                self._presence.saw(Mac(lease.mac), "" if is_offer else lease.address, now=now, booting=is_boot)
+        if pattern.client == "bmc":
+            for _, _, lease, _ in sent:
+                self._heard_bmc(Mac(lease.mac), "" if is_offer else lease.address, pattern.vendor_class)
+        ended = time.perf_counter()
+        self._telling.add(
+            [
+                (lease.mac, (plan, parts, lease), "", int((ended - started) * 1e6), now)
+                for _, parts, lease, started in sent
+            ]
+        )
 
     def _ignore(self, outcome: Ignored, arrival: Arrival, started: float, now: float) -> None:
         word = "noted" if outcome.change is not None else "ignored"
@@ -459,27 +485,21 @@ class DhcpServer:
             who = outcome.exchange.mac if outcome.exchange else "nobody"
             log.debug("%s: %s: %s %s (%s)", arrival.interface, who, word, outcome.reason, outcome.detail)
         if outcome.exchange is not None:
-            self._record(outcome.exchange, outcome.exchange, started, now, outcome.reason)
+            self._record(outcome.exchange, started, now, outcome.reason)
 
-    def _record(
-        self, said: Exchange | Filled, pattern: Exchange, started: float, now: float, ignored: str = ""
-    ) -> None:
-        """Tell all who want to know. `pattern` has what does not depend on the client."""
-        if isinstance(said, Exchange):
-            mac, address = said.mac, said.address
-        else:
-            mac, address = Mac.from_bytes(said[1][2]), said[2]
+    def _record(self, exchange: Exchange, started: float, now: float, ignored: str = "") -> None:
+        """Tell all who want to know."""
+        mac = exchange.mac
         if not mac:
             return
-        is_boot = pattern.client not in NOT_BOOTING
+        is_boot = exchange.client not in NOT_BOOTING
         # A DISCOVER's address is an offer that the client may not take.
-        is_taken = pattern.message != Message.DISCOVER and pattern.reply != Message.NAK
-        text = address_text(address) if is_taken else ""
-        if text or is_boot:
-            self._presence.saw(mac, text, now=now, booting=is_boot)
-        if pattern.client == "bmc":
-            self._heard_bmc(mac, text, pattern.vendor_class)
+        is_taken = exchange.message != Message.DISCOVER and exchange.reply != Message.NAK
+        address = exchange.address_text if is_taken else ""
+        self._presence.saw(mac, address, now=now, booting=is_boot)
+        if exchange.client == "bmc":
+            self._heard_bmc(mac, address, exchange.vendor_class)
         # The daily talk of a site's own machines with its own server is not ours to remember.
-        if ignored and pattern.mode != Mode.FULL and not is_boot and not self._presence.is_booting(mac, now):
+        if ignored and exchange.mode != Mode.FULL and not is_boot and not self._presence.is_booting(mac, now):
             return
-        self._telling.add(mac, said, ignored, int((time.perf_counter() - started) * 1e6), now)
+        self._telling.add([(mac, exchange, ignored, int((time.perf_counter() - started) * 1e6), now)])

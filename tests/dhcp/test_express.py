@@ -67,7 +67,7 @@ class Both:
         assert where == wanted.route
         assert plan.exchange(parts, lease.number) == wanted.exchange
         story = (describe(wanted.exchange), wanted.exchange.key, wanted.exchange.data())
-        assert plan.story(parts, lease.number) == story
+        assert plan.story(parts, lease.address) == story
         self.hits += 1
         return True
 

@@ -31,7 +31,7 @@ def test_it_is_told_when_the_journal_asks() -> None:
     journal, counters = Journal(), Counter[str]()
     told = Telling(journal, counters)
     for number in range(3):
-        told.add(said(number).mac, said(number), "", 7, NOW + number)
+        told.add([(said(number).mac, said(number), "", 7, NOW + number)])
     assert len(told) == 3
     told.tell(2)
     assert len(told) == 1
@@ -47,7 +47,7 @@ def test_too_much_costs_the_oldest(monkeypatch: pytest.MonkeyPatch) -> None:
     journal, counters = Journal(), Counter[str]()
     told = Telling(journal, counters)
     for number in range(25):
-        told.add(said(number).mac, said(number), "", 7, NOW)
+        told.add([(said(number).mac, said(number), "", 7, NOW)])
     assert [entry.mac for entry in journal.pending] == [said(number).mac for number in range(15, 25)]
     assert counters == {"not in the timeline": 15}
 
@@ -64,12 +64,12 @@ def test_what_was_answered_by_plan_is_told_like_all_else(caplog: pytest.LogCaptu
             assert isinstance(outcome, Reply)
             arrival = Arrival("eth0", 2, IPv4Address(SERVER), ("0.0.0.0", 68), 67, False)
             expresses.learn(data, b"eth0", parse_packet(data), arrival, outcome)
-            told.add(outcome.exchange.mac, outcome.exchange, "", 5, NOW)
+            told.add([(outcome.exchange.mac, outcome.exchange, "", 5, NOW)])
         else:
             _, plan, parts, lease, _ = found
-            filled = (plan, parts, lease.number)
+            filled = (plan, parts, lease)
             assert exchange_of(filled).address_text == lease.address
-            told.add(Mac.from_bytes(parts[2]), filled, "", 5, NOW)
+            told.add([(lease.mac, filled, "", 5, NOW)])
     with caplog.at_level(logging.INFO, "metalbox.dhcp"):
         first, second = journal.pending
     assert [entry.text[-44:] for entry in (first, second)] == [
