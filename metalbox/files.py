@@ -113,6 +113,8 @@ class BootFiles:
         self._agent = settings.agent
         self._render = render
         self._loaders = DEFAULT_LOADERS[settings.uefi_loader]
+        # Where a known name may be, in the order of search.
+        self._places: dict[str, tuple[Path, ...]] = {}
 
     normalise = staticmethod(normalise)
 
@@ -142,13 +144,13 @@ class BootFiles:
         if plain.endswith(".kpxe" + LAYER_SUFFIX):
             plain = plain.removesuffix(LAYER_SUFFIX)
         alias = self._loaders.get(plain)
-        names = (plain, *BOOT_FILES[alias]) if alias else BOOT_FILES.get(plain, ())
-        for folder in self._folders:
-            for name in names:
-                path = _regular(folder / name)
-                if path is not None:
-                    return path
-        return None
+        names = (plain, *BOOT_FILES[alias]) if alias else BOOT_FILES.get(plain)
+        if names is None:
+            return None
+        places = self._places.get(plain)
+        if places is None:
+            places = self._places[plain] = tuple(folder / name for folder in self._folders for name in names)
+        return next((path for path in places if _regular(path) is not None), None)
 
 
 def _regular(path: Path) -> Path | None:
