@@ -43,6 +43,8 @@ HTTP_SECONDS = 15.0
 LOADER_SECONDS = 60.0
 # From the script to the kernel, and from the kernel to the initramfs; EDK2's TCP stalls for seconds.
 FILE_SECONDS = 30.0
+# In the line for big files; a rack of images at 1 Gbit/s takes longer than a file.
+TURN_SECONDS = 900.0
 # From the initramfs to the agent's first word. Kernel and drivers take 5 to 20 s, slow disk controllers 40 s.
 AGENT_SECONDS = 60.0
 # From the agent's first word to its report: 420 disks and a BMC that thinks were read in 70 s.
@@ -193,6 +195,9 @@ def _system(view: View) -> Diagnosis | None:
             str(decision.data.get("reason", "")),
             evidence_of([decision]),
         )
+    newest = max(view.http, key=lambda entry: entry.last_at, default=scripts[-1])
+    if newest.data.get("outcome") == "waiting" and not view.is_overdue(newest.last_at, TURN_SECONDS):
+        return view.booting("it waits for its turn to load its files", "the machines before it", newest.at)
     if not view.is_overdue(asked, FILE_SECONDS):
         return view.booting("iPXE loads its files", "iPXE", asked)
     return _files_missing(view, scripts[-1], decision)

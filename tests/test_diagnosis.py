@@ -221,6 +221,15 @@ def test_files_that_are_not_loaded() -> None:
     assert (missing.code, missing.advice) == ("files-missing", ("`metalbox agent build`",))
 
 
+def test_a_machine_in_the_line_for_its_files() -> None:
+    waiting = [*bios_boot()[:6], http(20, "initrd", "waiting", size=0)]
+    found = ask(600, *waiting)
+    assert (found.code, found.waiting_for, found.since) == ("booting", "the machines before it", NOON + 20)
+    assert ask(600, *waiting, http(25, "initrd", "aborted")).code == "files-missing"
+    # Nobody waits so long: its connection was lost with the service.
+    assert ask(1000, *waiting).code == "files-missing"
+
+
 def test_told_to_boot_its_disk() -> None:
     boot = [*bios_boot()[:4], decision(7, "disk", "it is deployed"), http(7, "script")]
     found = ask(500, *boot)
