@@ -15,7 +15,7 @@ from typing import Any
 from metalbox import bmcs, timing
 from metalbox.comparison import Change, changes, size
 from metalbox.errors import InvalidValue, NotFound, Refused
-from metalbox.identity import Identity, choose, default_name, in_conflict
+from metalbox.identity import Identity, choose, default_name, in_conflict, same_uuid
 from metalbox.lifecycle import Action, Event, State, step
 from metalbox.machine import Hardware, Mac, Machine, is_placeholder_uuid, parse_uuid
 from metalbox.orderrecords import Order
@@ -158,20 +158,16 @@ def _ids_by_mark(store: Store, text: str) -> set[int]:
 
 
 def _candidates(store: Store, who: Identity) -> list[Machine]:
-    numbers: dict[int, None] = {}
-    if who.uuid:
-        numbers |= dict.fromkeys(store.machines.ids_by_uuid(who.uuid))
-    if who.serial:
-        numbers |= dict.fromkeys(store.machines.ids_by_serial(who.serial))
-    numbers |= dict.fromkeys(store.machines.owners(who.macs).values())
-    return [_get(store, number) for number in numbers]
+    return [_get(store, number) for number in store.machines.ids_by_marks(who.uuid, who.serial, who.macs)]
 
 
 def _report(store: Store, checked: Report, address: str, now: float) -> Reported:
     hardware, agent = checked.hardware, checked.agent
     system = hardware.system
     who = Identity.of(system.uuid, system.serial, system.vendor, hardware.macs, agent.boot_id)
-    before = choose(who, _candidates(store, who), now)
+    candidates = _candidates(store, who)
+    before = choose(who, candidates, now)
+    others = [other for other in candidates if before is None or other.id != before.id]
     state = step(State(before.state) if before else State.UNKNOWN, Event.REPORTED).state
     assert state is not None
     booted = agent.booted_mac if agent.booted_mac in hardware.macs else next(iter(hardware.macs), None)
@@ -193,7 +189,8 @@ def _report(store: Store, checked: Report, address: str, now: float) -> Reported
             "problems": list(checked.problems),
         },
     )
-    moved = {mac: owner for mac, owner in store.machines.owners(hardware.macs).items() if owner != machine.id}
+    owned = {mac: other.id for other in others for mac in other.macs}
+    moved = {mac: owned[mac] for mac in hardware.macs if mac in owned}
     # The old owner keeps the lines of its card until today; they must be claimed before the card changes hands.
     for mac, owner in moved.items():
         store.events.claim(mac, owner)
@@ -207,17 +204,19 @@ def _report(store: Store, checked: Report, address: str, now: float) -> Reported
         *_change_entries(machine, differences, now),
         *_moved_entries(store, machine, moved, now),
     ]
-    for order in store.orders.finish_verb(machine.id, Event.REPORT, now):
+    for order in store.orders.finish_verb(machine.id, Event.REPORT, now) if before else ():
         entries.append(_entry(Kind.SERVICE, "the ordered report has come", machine.id, now, {"order": order.id}))
     store.events.save(entries)
-    if is_placeholder_uuid(machine.uuid):
-        entries += _set_conflict(store, machine, "", {"with": [], "uuid": ""}, now)
-    entries += _settle(store, machine.uuid, now, machine)
+    if any(same_uuid(machine.uuid, other.uuid) for other in others):
+        entries += _settle(store, machine.uuid, now)
+    else:
+        entries += _set_conflict(store, machine, "", {"with": [], "uuid": who.uuid}, now)
     if before is not None and before.uuid != machine.uuid:
         entries += _settle(store, before.uuid, now)
     entries += bmcs.reported(store, machine, now)
     entries += _spent(store, machine, now)
-    machine = dataclasses.replace(machine, conflict=store.machines.conflict(machine.id))
+    if any(entry.kind is Kind.CONFLICT for entry in entries):
+        machine = dataclasses.replace(machine, conflict=store.machines.conflict(machine.id))
     return Reported(machine, before is None, tuple(differences), tuple(entries))
 
 
@@ -333,19 +332,15 @@ def _moved_entries(store: Store, machine: Machine, moved: dict[Mac, int], now: f
     return entries
 
 
-def _settle(store: Store, uuid: str, now: float, only: Machine | None = None) -> list[Entry]:
+def _settle(store: Store, uuid: str, now: float) -> list[Entry]:
     """Look who holds this UUID; set and lift conflicts accordingly, and tell the timeline of each that changed.
 
     A conflict ends when all but one of its machines have another UUID, or were not heard of for a day
-    (`identity.GONE_SECONDS`). It is looked at when one of them reports, and when something is ordered. `only` is a
-    machine as it is stored, which need not be loaded again where nobody else holds its UUID.
+    (`identity.GONE_SECONDS`). It is looked at when one of them reports, and when something is ordered.
     """
     if is_placeholder_uuid(uuid):
         return []
-    numbers = store.machines.ids_by_uuid(uuid)
-    if only is not None and numbers == [only.id]:
-        return _set_conflict(store, only, "", {"with": [], "uuid": only.uuid}, now)
-    holders = [_get(store, number) for number in numbers]
+    holders = [_get(store, number) for number in store.machines.ids_by_uuid(uuid)]
     fighting = in_conflict(holders, now)
     entries = []
     for machine in holders:

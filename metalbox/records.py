@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Hashable, Iterable, Sequence
 from functools import cache
-from typing import Any
+from typing import Any, cast
 
 import sqlalchemy as sa
 
@@ -31,7 +31,7 @@ def dump(value: Any) -> str:
 
 def _plain(value: Any) -> Any:
     # `dataclasses.asdict` copies every value on the way, which takes three times as long for a report.
-    names = _field_names(type(value))
+    names = _field_names(cast(Hashable, type(value)))
     return {name: getattr(value, name) for name in names} if names else str(value)
 
 
@@ -40,7 +40,7 @@ _encode = json.JSONEncoder(separators=(",", ":"), default=_plain).encode
 
 
 @cache
-def _field_names(kind: type[Any]) -> tuple[str, ...]:
+def _field_names(kind: Any) -> tuple[str, ...]:
     return tuple(field.name for field in dataclasses.fields(kind)) if dataclasses.is_dataclass(kind) else ()
 
 
@@ -134,6 +134,18 @@ _OWNERS = sa.select(macs.c.mac, macs.c.machine_id).where(macs.c.mac.in_(sa.bindp
 _FREE_MACS = sa.delete(macs).where(
     sa.or_(macs.c.machine_id == sa.bindparam("number"), macs.c.mac.in_(sa.bindparam("macs", expanding=True)))
 )
+
+
+@cache
+def _marked(by_uuid: bool, by_serial: bool) -> sa.Select[Any]:
+    """The machines that have one of the marks that are given."""
+    owners = sa.select(macs.c.machine_id).where(macs.c.mac.in_(sa.bindparam("macs", expanding=True)))
+    either: list[sa.ColumnElement[bool]] = [machines.c.id.in_(owners)]
+    if by_uuid:
+        either.append(machines.c.uuid.in_(sa.bindparam("uuids", expanding=True)))
+    if by_serial:
+        either.append(sa.func.lower(machines.c.serial) == sa.bindparam("serial"))
+    return sa.select(machines.c.id).where(sa.or_(*either)).order_by(machines.c.id)
 
 
 class Machines:
@@ -251,6 +263,15 @@ class Machines:
     def ids_by_serial(self, serial: str) -> list[int]:
         """Machines with this serial number, whoever made them; upper and lower case are the same."""
         return list(self._connection.execute(_BY_SERIAL, {"serial": serial.lower()}).scalars())
+
+    def ids_by_marks(self, uuid: str, serial: str, wanted: Sequence[Mac]) -> list[int]:
+        """Machines with this UUID (either byte order) or this serial number, unless "", or one of these addresses."""
+        given: dict[str, Any] = {"macs": list(wanted)}
+        if uuid:
+            given["uuids"] = [uuid, swap_uuid(uuid)]
+        if serial:
+            given["serial"] = serial.lower()
+        return list(self._connection.execute(_marked("uuids" in given, "serial" in given), given).scalars())
 
     def ids_by_boot_id(self, boot_id: str) -> list[int]:
         """The machine whose agent spoke last with this boot id; at most one unless agents lie."""

@@ -179,6 +179,13 @@ def test_what_each_report_asks_for_is_found_by_an_index(tmp_path: Path) -> None:
         assert plans(store, lambda: store.machines.ids_by_serial("ABC")) == [
             "SEARCH machines USING INDEX ix_machines_serial_lower (<expr>=?)"
         ]
+        found = plans(
+            store,
+            lambda: store.machines.ids_by_marks(
+                "4c4c4544-0042-3510-8054-b7c04f333732", "ABC", [Mac("52:54:00:00:00:01")]
+            ),
+        )
+        assert not [plan for plan in found if plan.startswith("SCAN")]
         machine = Machine(7, "one", "discovered", macs=(Mac("52:54:00:00:00:01"), Mac("52:54:00:00:00:02")))
         found = plans(store, lambda: store.events.of_machine(machine, 500))
         assert [plan for plan in found if plan.startswith("SEARCH")] == [

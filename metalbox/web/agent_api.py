@@ -101,6 +101,8 @@ class AgentApi:
         self._finished = finished
         self._now = now
         self._agents: OrderedDict[str, _Agent] = OrderedDict()
+        # The boot of each machine's agent.
+        self._boots: dict[int, str] = {}
         # What agents said last of their orders: (number, boot, run, token, progress), and when that was stored.
         self.progresses: dict[int, tuple[tuple[int, str, str, str, dict[str, Any]] | None, float]] = {}
         self._stopping = asyncio.Event()
@@ -270,7 +272,7 @@ class AgentApi:
     def note_gone(self, loop_now: float) -> None:
         """Forget the agents that were not heard of for GONE_SECONDS, and say so."""
         for agent in [agent for agent in self._agents.values() if loop_now - agent.heard_at > GONE_SECONDS]:
-            del self._agents[agent.boot_id]
+            self._forget(agent)
             self._journal.record(
                 Kind.AGENT,
                 f"the agent was not heard of for {GONE_SECONDS:.0f} s",
@@ -294,14 +296,21 @@ class AgentApi:
         heard_at = asyncio.get_running_loop().time()
         agent = self._agents.get(boot_id)
         if agent is None or agent.machine_id != machine_id:
+            if agent is not None:
+                self._forget(agent)
             # A new boot of a machine takes the place of the last one, which did not vanish.
-            for old in [old for old in self._agents.values() if old.machine_id == machine_id]:
-                del self._agents[old.boot_id]
+            if old := self._agents.get(self._boots.get(machine_id, "")):
+                self._forget(old)
             agent = self._agents[boot_id] = _Agent(boot_id, machine_id, name, mac, address, heard_at)
+            self._boots[machine_id] = boot_id
             if len(self._agents) > MAX_AGENTS:
-                self._agents.popitem(last=False)
+                self._forget(next(iter(self._agents.values())))
         agent.heard_at, agent.name, agent.address = heard_at, name, address
         return agent
+
+    def _forget(self, agent: _Agent) -> None:
+        del self._agents[agent.boot_id]
+        self._boots.pop(agent.machine_id, None)
 
     def _untold(self, agent: _Agent, found: list[Order]) -> list[Order]:
         """Those of the orders that were not told just now."""

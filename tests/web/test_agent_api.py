@@ -219,3 +219,19 @@ async def test_an_order_is_claimed_progresses_and_is_done(stack: Stack) -> None:
     found = await stack.database.run(lambda store: store.orders.get(number))
     assert found is not None and (found.outcome, found.progress) == ({"fine": True}, {"percent": 7})
     assert (await say("progress", progress={}))[0] == 409
+
+
+async def test_a_boot_that_moves_to_another_machine_is_polled_for_by_one(stack: Stack) -> None:
+    await stack.report()
+    api = stack.agents
+    first = api._agents["boot-1"]
+    api._remember("boot-2", first.machine_id, first.name, MAC, "127.0.0.1")
+    assert list(api._agents) == ["boot-2"]
+    api._remember("boot-2", first.machine_id + 1, "other", MAC, "127.0.0.1")
+    api._remember("boot-3", first.machine_id, first.name, MAC, "127.0.0.1")
+    assert [(agent.boot_id, agent.name) for agent in api._agents.values()] == [
+        ("boot-2", "other"),
+        ("boot-3", "sn12345"),
+    ]
+    api.note_gone(asyncio.get_running_loop().time() + 1000)
+    assert (list(api._agents), api._boots) == ([], {})
