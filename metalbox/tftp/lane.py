@@ -52,8 +52,9 @@ class Transfer:
     name: str
     # What the kernel cuts into; 0 when each datagram is sent by itself.
     segment: int = 0
-    # The earliest entry in the heap of timers.
+    # When the server looks at it again, and the number of that alarm.
     armed: float = float("inf")
+    alarm: int = 0
     # The run: upon the ACK `expected`, `step` bytes from `at`, up to `stop`; there the session is asked for more.
     expected: int = NEVER
     at: int = 0
@@ -382,10 +383,10 @@ class Lanes:
         self._lanes: dict[str, list[Lane]] = {}
         self._paths: dict[str, Paths] = {}
         # The ports that a client's last transfers came from.
-        self._last: OrderedDict[Address, tuple[int, ...]] = OrderedDict()
+        self._last: OrderedDict[bytes, tuple[int, ...]] = OrderedDict()
 
-    def choose(self, local: str, client: Address) -> Lane:
-        """A lane at our address `local` for a new transfer. Raises OSError."""
+    def choose(self, local: str, client: bytes) -> Lane:
+        """A lane at our address `local` for a client's new transfer (see `batch.key_of`). Raises OSError."""
         lanes = self._lanes.setdefault(local, [])
         last = self._last.pop(client, ())
         free = (lane for lane in lanes if len(lane.transfers) < LANE_TRANSFERS and lane.port not in last)

@@ -86,7 +86,9 @@ class TftpServer:
         self._by_client: dict[Address, Transfer] = {}
         self._per_address: Counter[str] = Counter()
         self._macs: dict[str, tuple[Mac, float]] = {}
-        self._timers: list[tuple[float, int, Transfer]] = []
+        # Times with numbers, and whose a number is: who is over is let go of at once, and its memory used again.
+        self._timers: list[tuple[float, int]] = []
+        self._alarms: dict[int, Transfer] = {}
         self._timer_number = 0
         self._timer_handle: asyncio.TimerHandle | None = None
         self._socket: socket.socket | None = None
@@ -121,6 +123,7 @@ class TftpServer:
         if self._timer_handle is not None:
             self._timer_handle.cancel()
         self._timers.clear()
+        self._alarms.clear()
         for lane in self._lanes.all():
             self._loop.remove_reader(lane.fileno)
             self._loop.remove_writer(lane.fileno)
@@ -194,7 +197,8 @@ class TftpServer:
             self._refuse(request, client, local, ErrorCode.UNDEFINED, f"cannot read the file: {error.strerror}")
             return
         try:
-            lane = self._lanes.choose(local, client)
+            key = key_of(client)
+            lane = self._lanes.choose(local, key)
             mtu = self._lanes.mtu(local, client)
         except OSError as error:
             content.close()
@@ -203,7 +207,7 @@ class TftpServer:
             return
         now = self._loop.time()
         session = Session(request, content, self._limits(mtu), now)
-        transfer = Transfer(session, content, lane, client, key_of(client), data, served.name)
+        transfer = Transfer(session, content, lane, client, key, data, served.name)
         # What is no DATA fits any blksize from 512.
         if self._segmentation and session.windowsize > 1 and session.blksize >= 512:
             transfer.segment = session.segment
@@ -302,9 +306,11 @@ class TftpServer:
 
     def _arm(self, transfer: Transfer) -> None:
         """Put the transfer on the heap. It moves back there only when its time comes: an ACK just sets a number."""
+        self._alarms.pop(transfer.alarm, None)
+        self._timer_number = transfer.alarm = self._timer_number + 1
         transfer.armed = transfer.session.timer
-        self._timer_number += 1
-        heappush(self._timers, (transfer.armed, self._timer_number, transfer))
+        self._alarms[transfer.alarm] = transfer
+        heappush(self._timers, (transfer.armed, transfer.alarm))
         if self._timer_handle is None or transfer.armed < self._timer_handle.when() - TICK_SECONDS:
             self._set_timer()
 
@@ -319,9 +325,9 @@ class TftpServer:
     def _on_timer(self) -> None:
         now = self._loop.time()
         while self._timers and self._timers[0][0] <= now:
-            at, _, transfer = heappop(self._timers)
-            if at != transfer.armed:
-                continue  # an earlier entry has come since, or the transfer is over
+            transfer = self._alarms.pop(heappop(self._timers)[1], None)
+            if transfer is None:
+                continue  # an earlier time was set since, or the transfer is over
             transfer.armed = float("inf")
             try:
                 self._on_time(transfer, now)
@@ -352,7 +358,7 @@ class TftpServer:
         self._per_address[address] -= 1
         if not self._per_address[address]:
             del self._per_address[address]
-        transfer.armed = float("inf")
+        self._alarms.pop(transfer.alarm, None)
         transfer.sheet = None
         transfer.content.close()
         self.counters[str(outcome.result)] += 1

@@ -279,10 +279,10 @@ def test_lanes_are_filled_one_after_the_other(tmp_path: Path) -> None:
     owner = Owner(tmp_path)
     lanes = Lanes(owner, owner.counters, opened.append)
     for n in range(LANE_TRANSFERS + 1):
-        lane = lanes.choose("127.0.0.1", ("192.0.2.1", 1000 + n))
+        lane = lanes.choose("127.0.0.1", key_of(("192.0.2.1", 1000 + n)))
         lane.transfers[b"%d" % n] = None  # type: ignore[assignment]
     assert [len(lane.transfers) for lane in opened] == [LANE_TRANSFERS, 1]
-    assert lanes.choose("127.0.0.2", ("192.0.2.1", 1000)).socket.getsockname()[0] == "127.0.0.2"
+    assert lanes.choose("127.0.0.2", key_of(("192.0.2.1", 1000))).socket.getsockname()[0] == "127.0.0.2"
     assert lanes.mtu("127.0.0.1", ("127.0.0.1", 9)) >= 65535
     assert len(lanes.all()) == 3
     lanes.close()
@@ -293,8 +293,8 @@ def test_a_client_that_asks_from_one_port_meets_another_of_ours_each_time(tmp_pa
     opened: list[Lane] = []
     owner = Owner(tmp_path)
     lanes = Lanes(owner, owner.counters, opened.append)
-    slof = [lanes.choose("127.0.0.1", ("192.0.2.1", 2001)).port for _ in range(12)]
+    slof = [lanes.choose("127.0.0.1", key_of(("192.0.2.1", 2001))).port for _ in range(12)]
     assert all(len(set(slof[n : n + 4])) == 4 for n in range(9)) and len(opened) == 4
-    assert {lanes.choose("127.0.0.1", ("192.0.2.1", 50_000 + n)).port for n in range(12)} == {opened[0].port}
+    assert {lanes.choose("127.0.0.1", key_of(("192.0.2.1", 50_000 + n))).port for n in range(12)} == {opened[0].port}
     lanes.close()
     owner.close()

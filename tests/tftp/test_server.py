@@ -387,3 +387,14 @@ async def test_a_port_that_is_taken_is_one_sentence(tmp_path: Path) -> None:
         assert str(error.value) == text
         assert second.listening == ""
         second.close()
+
+
+async def test_a_transfer_that_is_over_is_let_go_of_at_once(tmp_path: Path) -> None:
+    """Its alarm would be a second away: at thousands of files a second that is a lot of memory."""
+    async with rig(tmp_path) as r:
+        before = r.server._timer_number
+        for _ in range(3):
+            assert await r.fetch("empty") == b""
+        await r.idle()
+        assert r.server._timer_number > before
+        assert not r.server._alarms and not any(lane.transfers for lane in r.server._lanes.all())
