@@ -24,8 +24,9 @@ check:
 format:
 	.venv/bin/ruff format . && .venv/bin/ruff check --fix .
 
+# Two processes, see tests/conftest.py: what boots waits much.
 test: setup check
-	$(SUDO) $(PYTHON) -m pytest
+	$(SUDO) $(PYTHON) -m pytest -n 2
 
 # Options: make bench BENCH="--rounds 5 --profile var/profiles"; see docs/performance.md.
 bench: setup
