@@ -268,7 +268,7 @@ def test_a_person_is_asked_in_one_sentence_and_nothing_is_wrong(verb: Verb, stat
 # --- the real Redfish driver before a service with faults -------------------------------------------------------------
 
 RESET = r"POST .*ComputerSystem\.Reset"
-QUICK = Manners(gap=0.0, read=1.0, write=1.0, on=0.8, off=0.8, override=0.8, first_pause=0.05, tries=1)
+QUICK = Manners(gap=0.0, read=2.5, write=2.5, on=0.8, off=0.8, override=0.8, first_pause=0.05, tries=1)
 
 
 async def at_service(service: Service, order: PowerOrder, password: str = "") -> Outcome:

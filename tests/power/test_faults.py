@@ -42,7 +42,7 @@ from tests.power import ipmi_peers
 from tests.power.redfish_service import PASSWORD, SESSIONS, USER, Answer, Service, error, make_certificate, running
 
 # What a person has time for. A BMC on loopback answers in milliseconds.
-QUICK = Manners(gap=0.0, read=1.0, write=1.0, patrol=1.0, tries=1, on=1.0, off=1.0, override=0.4, first_pause=0.01)
+QUICK = Manners(gap=0.0, read=2.5, write=2.5, patrol=2.5, tries=1, on=2.0, off=2.0, override=1.0, first_pause=0.01)
 
 
 @dataclass
@@ -200,7 +200,7 @@ async def test_redfish_hangs_in_the_handshake(bench: Bench) -> None:
 async def test_redfish_hangs_after_the_request(bench: Bench, redfish: Service) -> None:
     redfish.faults["GET /redfish/v1/Systems"] = Answer(hang=60)
     await bench.add("sick", redfish.endpoint())
-    await check_failed(bench, "hung", "did not answer is_on by redfish in 1 s")
+    await check_failed(bench, "hung", "did not answer is_on by redfish in 2.5 s")
     await bench.patrol()
     assert (await bench.why("sick"))["code"] == "hung"
 
