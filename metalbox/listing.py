@@ -101,9 +101,10 @@ def everything(store: Store, wanted: Wanted) -> list[dict[str, Any]]:
 
 def _rows(store: Store, wanted: Wanted, stretch: Sequence[sa.ColumnElement[bool]]) -> list[dict[str, Any]]:
     conditions = [*stretch, *_conditions(wanted)]
-    # The id and the labels are needed to find what stands elsewhere, and to look at the terms.
+    # The id is needed to find what stands elsewhere, the labels to look at the terms: they lie behind the hardware,
+    # and are far to go for in a large table.
     names = [name for name in wanted.fields if name != MACS]
-    hidden = [name for name in ("id", "labels") if name not in names]
+    hidden = [name for name in ("id", *(["labels"] if wanted.terms else [])) if name not in names]
     columns = [COLUMNS[name] for name in (*names, *hidden)]
     result = store.connection.execute(sa.select(*columns).where(*conditions).order_by(machines.c.name))
     # Past SQLAlchemy's rows, which take as long again as the database.
@@ -111,9 +112,10 @@ def _rows(store: Store, wanted: Wanted, stretch: Sequence[sa.ColumnElement[bool]
     addresses = _addresses(store, stretch) if rows and MACS in wanted.fields else {}
     found = []
     for row in rows:
-        row["labels"] = json.loads(row["labels"]) if row["labels"] != "{}" else {}
-        if not fits(wanted.terms, row["labels"]):
-            continue
+        if "labels" in row:
+            row["labels"] = json.loads(row["labels"]) if row["labels"] != "{}" else {}
+            if not fits(wanted.terms, row["labels"]):
+                continue
         if "last_seen" in row:
             row["last_seen"] = max(row["last_seen"], store.machines.seen_at(row["id"]))
         if "fault" in row:
