@@ -201,6 +201,8 @@ class Lane:
     def _answer(self, count: int, now: float) -> None:
         batch, find = self._batch, self.transfers.get
         segments, answers = batch.segments, self._answers
+        # Nothing may be left here when a batch before was given up with an exception.
+        answers.clear()
         slot = 0
         for key, word in batch.words(count):
             transfer = find(key)
@@ -269,7 +271,7 @@ class Lane:
         transfer = self.transfers.get(key)
         if transfer is not None and transfer.segment and error.errno in CANNOT_SEGMENT:
             self._cannot_segment(transfer)
-            self._send_parts(self.socket, transfer, self._batch.unsent(slot))
+            self._send(self.socket, transfer, self._batch.unsent(slot))
             return
         self._counters[f"not sent: {error.strerror}"] += 1
 
@@ -314,27 +316,28 @@ class Lane:
         return self._send(self.side, transfer, buffer)
 
     def _send(self, sock: socket.socket, transfer: Transfer, buffer: Buffer) -> bool:
-        if sock is self.socket and self.held:
-            self.held.append((transfer.client, bytes(buffer), transfer.segment))
-            return True
-        try:
-            if len(buffer) <= transfer.at_once or buffer[1] != Opcode.DATA:
-                _send(sock, buffer, transfer.segment, transfer.client)
-            else:
-                self._send_parts(sock, transfer, buffer)
-        except OSError as error:
-            if transfer.segment and error.errno in CANNOT_SEGMENT:
-                self._cannot_segment(transfer)
-                return self._send(sock, transfer, buffer)
-            if sock is self.socket and self._hear(error):
-                return self._send(sock, transfer, buffer)
-            self._counters[f"not sent: {error.strerror}"] += 1
-            return False
+        size = transfer.at_once if buffer[1] == Opcode.DATA else len(buffer)
+        for offset in range(0, len(buffer), size):
+            part = buffer[offset : offset + size]
+            if sock is self.socket and self.held:
+                self.held.append((transfer.client, bytes(part), transfer.segment))
+                continue
+            try:
+                _send(sock, part, transfer.segment, transfer.client)
+            except BlockingIOError:
+                self._counters["waited for room" if sock is self.socket else "not sent: buffer full"] += 1
+                if sock is self.side:
+                    return False
+                self.held.append((transfer.client, bytes(part), transfer.segment))
+            except OSError as error:
+                if transfer.segment and error.errno in CANNOT_SEGMENT:
+                    self._cannot_segment(transfer)
+                    return self._send(sock, transfer, buffer[offset:])
+                if sock is self.socket and self._hear(error):
+                    return self._send(sock, transfer, buffer[offset:])
+                self._counters[f"not sent: {error.strerror}"] += 1
+                return False
         return True
-
-    def _send_parts(self, sock: socket.socket, transfer: Transfer, buffer: Buffer) -> None:
-        for offset in range(0, len(buffer), transfer.at_once):
-            _send(sock, buffer[offset : offset + transfer.at_once], transfer.segment, transfer.client)
 
     def _cannot_segment(self, transfer: Transfer) -> None:
         self._counters["without segmentation"] += 1

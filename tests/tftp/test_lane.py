@@ -240,6 +240,46 @@ def test_what_has_no_room_leaves_later(owner: Owner) -> None:
     assert pairs[0][0].got[16:] == [b"\0\5\0\0after what waits\0"]
 
 
+@pytest.mark.parametrize(("windowsize", "segmentation"), [(64, True), (8, False)])
+def test_a_window_in_parts_has_no_room(owner: Owner, windowsize: int, segmentation: bool) -> None:
+    """What is held is in the parts that it is sent in."""
+    client, transfer = owner.begin(blksize=1468, windowsize=windowsize, segmentation=segmentation)
+    owner.lane.held.append((client.address, b"\0\5\0\0something before\0", 0))
+    client.ack(owner.lane, 0)
+    assert owner.pump() == 1
+    assert client.take() == 0
+    assert owner.lane.resume()
+    client.take()
+    assert client.got.pop(0) == b"\0\5\0\0something before\0"
+    assert b"".join(client.got) == build_data(1, 1468, DATA[: 1468 * windowsize], is_end=False)
+    assert {len(data) for data in client.got} == {1472}
+    finish(owner, client, transfer)
+
+
+def test_a_bug_in_one_batch_does_not_reach_the_next(owner: Owner) -> None:
+    """Answers of a batch that was given up are addresses of who knows what, for clients of other slots."""
+    pairs = [owner.begin() for _ in range(3)]
+    for client, _ in pairs:
+        client.ack(owner.lane)
+    owner.pump()
+    real = owner.on_packet
+
+    def broken(transfer: Transfer, data: bytes, now: float) -> None:
+        raise ZeroDivisionError
+
+    owner.on_packet = broken  # type: ignore[method-assign]
+    for n, (client, _) in enumerate(pairs):
+        client.take()
+        client.ack(owner.lane, 7 if n == 1 else 1)
+    with pytest.raises(ZeroDivisionError):
+        owner.pump()
+    owner.on_packet = real  # type: ignore[method-assign]
+    pairs[2][0].ack(owner.lane)
+    owner.pump()
+    assert [client.take() for client, _ in pairs] == [0, 0, 1]
+    assert pairs[2][0].got[-1] == build_data(2, 1000, DATA[1000:2000], is_end=False)
+
+
 def test_a_kernel_that_does_not_cut(owner: Owner) -> None:
     """It refuses where checksums are switched off. What could not be cut is sent one by one, and the file is whole."""
     client, transfer = owner.begin(windowsize=4)
