@@ -26,7 +26,7 @@ from tests.netns import Namespaces
 
 pytestmark = pytest.mark.root
 
-QUICK = Pace(connect_seconds=1.0, answer_seconds=3.0, udp_seconds=0.3, total_seconds=30.0)
+QUICK = Pace(connect_seconds=2.0, answer_seconds=6.0, udp_seconds=1.0, total_seconds=60.0)
 UUID = "92384634-2938-2342-8820-489239905423"
 ROOT = {
     "@odata.type": "#ServiceRoot.v1_5_0.ServiceRoot",
