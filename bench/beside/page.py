@@ -20,7 +20,7 @@ from bench.beside.servers import METALBOX
 
 # What of each target is worth a reader's time, and its unit.
 FIGURES: Mapping[str, Mapping[str, str]] = {
-    "dhcp": {"per_second": "exchanges/s", "cpu_us": "CPU us each", "p99_ms": "p99 ms"},
+    "dhcp": {"per_second": "exchanges/s", "cpu_us": "CPU us each", "p99_ms": "p99 ms", "rss_mb": "MiB"},
     "tftp": {"mb_per_second": "MB/s", "cpu_ms_per_mib": "CPU ms/MiB", "p99_ms": "p99 ms of a file"},
     "http: big files": {"mb_per_second": "MB/s", "cpu_ms_per_mib": "CPU ms/MiB"},
     "http: scripts": {"per_second": "requests/s", "cpu_us": "CPU us each", "p99_ms": "p99 ms"},

@@ -58,4 +58,5 @@ def counters(folder: Path) -> dict[str, dict[str, float]]:
 
 def dropped_lines(counted: dict[str, dict[str, float]]) -> float:
     """Lines of the timeline that were given up under load. Pure."""
-    return sum(count for name, count in counted["journal"].items() if name.startswith("dropped"))
+    dropped = sum(count for name, count in counted["journal"].items() if name.startswith("dropped"))
+    return dropped + counted["dhcp"].get("not in the timeline", 0.0)

@@ -24,7 +24,7 @@ READY_SECONDS = 40.0
 STOP_SECONDS = 10.0
 METALBOX = "metalbox"
 # A server is at rest when it used less than this in a look's time.
-SETTLE_SECONDS, SETTLE_LOOK, SETTLED_CPU = 5.0, 0.3, 0.02
+SETTLE_SECONDS, SETTLE_LOOK, SETTLED_CPU = 15.0, 0.3, 0.02
 
 
 @dataclass(frozen=True, slots=True)

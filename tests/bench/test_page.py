@@ -44,7 +44,7 @@ def test_a_row_for_each_case_and_goals_that_are_missed() -> None:
         "| --- | --: |",
         "| scripts, 16 connections | 7 / - / 2.5 |",
         "",
-        "**dhcp**: exchanges/s / CPU us each / p99 ms",
+        "**dhcp**: exchanges/s / CPU us each / p99 ms / MiB",
         "",
         "|  | metalbox |",
         "| --- | --: |",
