@@ -26,6 +26,11 @@ __all__ = ["Entry", "Journal", "Kind"]
 log = logging.getLogger("metalbox.journal")
 
 FLUSH_SECONDS = 0.2
+# Sources that have this much more to tell after one turn (10,000 packets a second) are left alone: whoever reads asks
+# for it at once, and packets do not wait for the database. Not for longer than a few turns, nor beyond what they keep.
+PRESSED = 2000
+POSTPONED_TURNS = 10
+POSTPONED_MOST = 32_768
 # Every how many flushes it is stored when machines were last heard of: 5 s, and nobody's life hangs on it.
 SEEN_TURNS = 25
 # One transaction of this many lines takes about 1 ms; commits of leases wait behind it.
@@ -74,6 +79,11 @@ class Source(Protocol):
 
     def tell(self, count: int) -> None:
         """Record the oldest so many."""
+
+
+def is_postponed(before: int, now: int, postponed: int) -> bool:
+    """Whether this turn is left to packets: by what sources had to tell a turn ago and now, and turns left out."""
+    return now - before >= PRESSED and postponed < POSTPONED_TURNS and now < POSTPONED_MOST
 
 
 class Journal:
@@ -154,8 +164,13 @@ class Journal:
         database = self._database
         assert database is not None, "a journal without a database has nothing to run"
         await database.run(Store.find_overfull, self._settings.entries_per_machine)
+        told = postponed = 0
         for turn in itertools.count(1):
             await asyncio.sleep(FLUSH_SECONDS)
+            before, told = told, sum(len(source) for source in self.sources)
+            postponed = postponed + 1 if is_postponed(before, told, postponed) else 0
+            if postponed:
+                continue
             try:
                 await self.flush()
                 await database.run(Store.prune_step, self._settings.entries_per_machine, self._settings.entries_total)

@@ -12,7 +12,7 @@ from sqlalchemy.exc import OperationalError
 
 from metalbox import journal as journal_module
 from metalbox.config import Timeline
-from metalbox.journal import MAX_OPEN, MAX_PENDING, Entry, Journal, Kind
+from metalbox.journal import MAX_OPEN, MAX_PENDING, Entry, Journal, Kind, is_postponed
 from metalbox.machine import Mac
 from metalbox.store import Database, Store, sqlite_url
 from tests.counting import calls
@@ -263,3 +263,76 @@ def test_recording_is_cheap() -> None:
     called = [calls(lambda first=first: record(first)) for first in range(0, count, 1000)]  # type: ignore[misc]
     # Six calls for a new line and four for one that grows, also when 5,000 wait.
     assert max(called) <= 10 * 1000 and called[-1] <= called[0]
+
+
+class Talker:
+    """Has so many lines to tell."""
+
+    def __init__(self, journal: Journal, count: int) -> None:
+        self.journal = journal
+        self.left = count
+        self.asked: list[int] = []
+        journal.sources.append(self)
+
+    def __len__(self) -> int:
+        return self.left
+
+    def tell(self, count: int) -> None:
+        self.asked.append(count)
+        for _ in range(min(count, self.left)):
+            self.journal.record(Kind.LOG, f"{self.left}", now=1.0)
+            self.left -= 1
+
+
+async def test_sources_are_asked_in_batches_and_before_anybody_reads(database: Database) -> None:
+    journal = Journal(database)
+    talker = Talker(journal, 300)
+    journal.record(Kind.LOG, "first", now=1.0)
+    await journal.flush()
+    assert [entry.text for entry in await stored(database)] == ["first", *map(str, range(300, 0, -1))]
+    assert max(talker.asked) <= journal_module.BATCH
+    talker.left = 2
+    assert [entry.text for entry in journal.pending] == ["2", "1"]
+
+
+async def test_a_flush_ends_although_there_is_always_more(database: Database) -> None:
+    journal = Journal(database)
+    talker = Talker(journal, 500)
+
+    async def feed() -> None:
+        while True:
+            talker.left = 500
+            await asyncio.sleep(0)
+
+    feeding = asyncio.create_task(feed())
+    async with asyncio.timeout(20):
+        await journal.flush()
+    feeding.cancel()
+    assert len(await stored(database)) >= 500
+
+
+async def test_who_flushes_while_another_does_has_his_line_stored(database: Database) -> None:
+    journal = Journal(database)
+    journal.record(Kind.LOG, "one", now=1.0)
+    first = asyncio.create_task(journal.flush())
+    await asyncio.sleep(0)
+    journal.record(Kind.LOG, "two", now=1.0)
+    await journal.flush()
+    assert [entry.text for entry in await stored(database)] == ["one", "two"]
+    await first
+
+
+@pytest.mark.parametrize(
+    ("before", "now", "postponed", "expected"),
+    [
+        (0, 0, 0, False),
+        (0, 1999, 0, False),
+        (0, 2000, 0, True),
+        (10_000, 12_000, 9, True),
+        (10_000, 12_000, 10, False),
+        (10_000, 10_500, 3, False),
+        (30_000, 32_768, 0, False),
+    ],
+)
+def test_packets_come_before_the_timeline_for_a_while(before: int, now: int, postponed: int, expected: bool) -> None:
+    assert is_postponed(before, now, postponed) == expected
