@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import time
 from collections import Counter
@@ -18,6 +19,8 @@ from metalbox.machine import Mac
 from metalbox.presence import Presence
 from metalbox.web.conditional import Part, Version, asked_part
 from metalbox.web.sender import Sender, Transfer
+
+log = logging.getLogger("metalbox.web")
 
 # UEFI HTTP Boot takes a file by its type, and refuses one that it does not know (UEFI 2.10, section 24.7.3.1).
 TYPES = {".efi": "application/efi", ".iso": "application/vnd.efi-iso", ".img": "application/vnd.efi-img"}
@@ -50,12 +53,14 @@ class Downloads:
         self._presence = presence
         self._now = now
         self._counters = Counter() if counters is None else counters
-        self.sender = Sender(settings.big_transfers)
+        # Each with its share of the places, and how many transfers it has now.
+        self._senders = {Sender(places): 0 for places in _shares(settings.big_transfers)}
         self._big = 0
 
     def close(self) -> None:
         """Break off all transfers."""
-        self.sender.close()
+        for sender in self._senders:
+            sender.close()
 
     async def answer(self, request: web.Request, name: str, role: str) -> web.StreamResponse:
         """The file of this name, or the part of it that is asked for. Raises HTTPNotFound, HTTPServiceUnavailable."""
@@ -109,12 +114,14 @@ class Downloads:
     ) -> None:
         began = time.monotonic()
         outcome, transfer = "aborted", None
+        sender = min(self._senders, key=self._senders.__getitem__)
+        self._senders[sender] += 1
         try:
             await _send_head(request, response)
             transport = request.transport
             if transport is not None and part.length and request.method == "GET":
-                out = transport.get_extra_info("socket").dup()
-                transfer = self.sender.begin(out, os.fdopen(os.dup(file.fileno()), "rb", 0), part, is_big=is_big)
+                copy = os.fdopen(os.dup(file.fileno()), "rb", 0)
+                transfer = sender.begin(transport.get_extra_info("socket").dup(), copy, part, is_big=is_big)
                 # Else a client that has closed its sending side would close the connection, as far as asyncio knows.
                 is_reading = transport.is_reading()
                 transport.pause_reading()
@@ -126,11 +133,12 @@ class Downloads:
             if request.transport is not None:
                 await response.write_eof()
                 outcome = "sent"
-        except (ConnectionError, TimeoutError):
-            pass
+        except OSError as error:
+            log.debug("%s %s is broken off: %s", request.remote, request.path, error)
         finally:
+            self._senders[sender] -= 1
             if transfer is not None:
-                self.sender.drop(transfer)
+                sender.drop(transfer)
             if outcome == "aborted" and request.transport is not None:
                 # Also when the file became shorter meanwhile: the promised length cannot be kept.
                 request.transport.abort()
@@ -189,6 +197,11 @@ class Downloads:
         # One line for each file; only those who ask in a loop for what they do not get share a line.
         key = f"{outcome}:{path}" if outcome in ("not found", "turned away", "waiting") else ""
         self._journal.record(Kind.HTTP, text, now=self._now(), mac=mac, key=key, data=data)
+
+
+def _shares(places: int) -> tuple[int, ...]:
+    """The places of each sender: two of them, so that one that waits for a disk does not hold up all transfers."""
+    return (places - places // 2, places // 2) if places > 1 else (places,)
 
 
 def _headers(part: Part, version: Version) -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""Sends files by sendfile(2), all of them in one thread beside the event loop.
+"""Sends files by sendfile(2), in a thread beside the event loop.
 
 The loop serves leases and scripts: a disk that is slow to read, or a hundred machines that fetch an image, must not
 hold it up. sendfile runs without Python's lock, so the loop hardly notices; each wake-up of a socket sends one piece,
@@ -30,6 +30,8 @@ log = logging.getLogger("metalbox.web")
 PIECE = 2 << 20
 # Sockets looked at in one wake-up of the thread.
 MAX_EVENTS = 64
+# Lower than the event loop's by this.
+NICE = 5
 # How often those who wait get their trickle, and the places are looked at.
 TICK_SECONDS = 1.0
 TRICKLE = 2048
@@ -123,6 +125,8 @@ class Sender:
     # From here on everything happens in the thread.
 
     def _run(self) -> None:
+        # Of this thread alone (setpriority(2), NOTES): where cores are few, leases and scripts come first.
+        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), NICE)
         while not self._is_closing:
             try:
                 self._serve()

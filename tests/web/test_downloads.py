@@ -120,6 +120,12 @@ async def test_a_second_big_file_waits_with_its_head_and_a_trickle(
     third.close()
 
 
+def test_two_senders_share_the_places() -> None:
+    assert downloads._shares(1) == (1,)
+    assert downloads._shares(64) == (32, 32)
+    assert downloads._shares(7) == (4, 3)
+
+
 async def test_the_connection_goes_on_after_a_big_file(stack: Stack) -> None:
     body = os.urandom(SIZE)
     stack.put("agent/x86_64/initrd", body)

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from metalbox.web.conditional import Part
-from metalbox.web.sender import PIECE, TRICKLE, Sender, Transfer
+from metalbox.web.sender import NICE, PIECE, TRICKLE, Sender, Transfer
 from metalbox.web.turns import LOOK_SECONDS
 
 SIZE = 3 * PIECE + 12345
@@ -98,6 +98,11 @@ async def test_the_thread_begins_with_the_first_file_and_ends_with_the_service(b
     transfer, _ = bench.begin()
     waiting, _ = bench.begin()
     assert names() == ["metalbox-sender"]
+    thread = bench.sender._thread
+    assert thread is not None
+    while not transfer.sent:
+        await asyncio.to_thread(drain, bench.clients[0], 1)
+    assert os.getpriority(os.PRIO_PROCESS, thread.native_id or 0) == os.getpriority(os.PRIO_PROCESS, 0) + NICE
     await asyncio.to_thread(bench.sender.close)
     assert names() == []
     assert await end(transfer) == await end(waiting) == "the service stops"
