@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import socket
 import struct
@@ -16,7 +17,7 @@ from typing import Any
 import pytest
 
 from metalbox import config
-from metalbox.dhcp import options, server, sockets
+from metalbox.dhcp import datagrams, options, server, sockets
 from metalbox.dhcp.leases import LeaseChange, Leases
 from metalbox.dhcp.options import Message
 from metalbox.dhcp.packet import BROADCAST_FLAG, Packet, build_packet, parse_packet
@@ -403,6 +404,87 @@ async def test_many_at_once_are_few_commits() -> None:
             for _ in range(200):
                 assert parse_packet(await heard(sock) or b"").message == Message.ACK
         assert len(rig.commits) < 20
+
+
+async def offers_of(rig: Rig, count: int) -> set[int]:
+    """Ask for so many clients at once; returns whose offers came."""
+    with client_socket(rig.net) as sock:
+        # The first teaches its kind; the loop stands still while the others are sent.
+        sock.sendto(message(Message.DISCOVER, 1), EVERYONE)
+        came = {parse_packet(await heard(sock) or b"").xid}
+        for number in range(2, count + 1):
+            sock.sendto(message(Message.DISCOVER, number), EVERYONE)
+        for _ in range(count - 1):
+            came.add(parse_packet(await heard(sock) or b"").xid)
+    return came
+
+
+async def test_answers_of_one_kind_leave_with_one_call(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[int] = []
+    honest = datagrams.send_alike
+
+    def counting(sock: socket.socket, payloads: Sequence[bytes], *args: Any) -> None:
+        calls.append(len(payloads))
+        honest(sock, payloads, *args)
+
+    monkeypatch.setattr(datagrams, "send_alike", counting)
+    async with running() as rig:
+        assert await offers_of(rig, 41) == set(range(1, 42))
+        assert sum(calls) == 40 and len(calls) <= 2
+        assert rig.counted("received", "sent") == {"received: DISCOVER": 41, "sent: OFFER": 41}
+        assert len(rig.journal.pending) == 41
+
+
+async def test_where_the_kernel_cannot_cut_each_leaves_by_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[int] = []
+
+    def refusing(sock: socket.socket, payloads: Sequence[bytes], *args: Any) -> None:
+        calls.append(len(payloads))
+        raise OSError(errno.EIO, "no checksum offload")
+
+    monkeypatch.setattr(datagrams, "send_alike", refusing)
+    async with running() as rig:
+        assert await offers_of(rig, 41) == set(range(1, 42))
+        assert len(calls) == 1, "it is not tried again"
+        assert rig.counted("sent") == {"sent: OFFER": 41}
+
+
+async def test_what_does_not_leave_is_counted_and_not_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    honest = datagrams.send
+
+    def sometimes(sock: socket.socket, data: bytes, *args: Any) -> None:
+        if parse_packet(data).xid % 2:
+            raise OSError(errno.ENETUNREACH, "Network is unreachable")
+        honest(sock, data, *args)
+
+    async with running() as rig:
+        assert await offers_of(rig, 1) == {1}
+        monkeypatch.setattr(datagrams, "send", sometimes)
+        for port in rig.server._ports:
+            port.segments = False
+        with client_socket(rig.net) as sock:
+            for number in range(2, 12):
+                sock.sendto(message(Message.DISCOVER, number), EVERYONE)
+            came = [parse_packet(await heard(sock) or b"").xid for _ in range(5)]
+        assert came == [2, 4, 6, 8, 10]
+        assert rig.counted("send") == {"send failed": 5}
+        assert rig.counted("sent") == {"sent: OFFER": 6}
+        assert {entry.mac for entry in rig.journal.pending} == {Mac.from_bytes(mac(n)) for n in (1, 2, 4, 6, 8, 10)}
+
+
+async def test_what_was_learned_is_committed_before_it_is_acknowledged() -> None:
+    async with running() as rig:
+        with client_socket(rig.net) as sock:
+            sock.sendto(request(1, "192.0.2.100"), EVERYONE)
+            assert await heard(sock)
+            rig.gate.clear()
+            for number in range(2, 8):
+                sock.sendto(request(number, f"192.0.2.{100 + number}"), EVERYONE)
+            assert await heard(sock, 0.2) is None
+            rig.gate.set()
+            for _ in range(6):
+                assert parse_packet(await heard(sock) or b"").message == Message.ACK
+        assert sum(map(len, rig.commits)) == 7
 
 
 async def test_other_peoples_laptops_leave_no_trace() -> None:
