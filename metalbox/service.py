@@ -271,7 +271,7 @@ class Service:
         counters: dict[str, Counter[str]] = {
             "dhcp": self.dhcp.counters,
             "tftp": self.tftp.counters,
-            "http": self.http_counters,
+            "http": self.http_counters + self.firmware.downloads.under_way(),
             "api": self.api_counters,
             "ra": self.advertiser.counters,
             "journal": self.journal.counters,

@@ -62,6 +62,11 @@ class Downloads:
         for sender in self._senders:
             sender.close()
 
+    def under_way(self) -> Counter[str]:
+        """How many big files are being sent at this moment, and how many of those wait for their turn."""
+        waiting = sum(sender.turns.in_line for sender in self._senders)
+        return Counter({"big files: under way now": self._big, "big files: waiting now": waiting})
+
     async def answer(self, request: web.Request, name: str, role: str) -> web.StreamResponse:
         """The file of this name, or the part of it that is asked for. Raises HTTPNotFound, HTTPServiceUnavailable."""
         path = self._find(name)

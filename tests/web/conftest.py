@@ -33,6 +33,7 @@ from metalbox.web.api import Api
 from metalbox.web.app import api_app, firmware_app, listen_tcp, listen_unix, serving
 from metalbox.web.bmc_api import BmcApi
 from metalbox.web.console_api import ConsoleApi
+from metalbox.web.downloads import Downloads
 from metalbox.web.firmware import Firmware, load_templates
 from metalbox.web.life_api import LifeApi
 from metalbox.web.power_api import PowerApi
@@ -75,6 +76,7 @@ class Stack:
     steward: Steward
     switchboard: Switchboard
     socket: Path
+    downloads: Downloads
     reported: list[Machine] = field(default_factory=list)
     changed: list[tuple[Machine, bool]] = field(default_factory=list)
 
@@ -178,5 +180,5 @@ async def stack(tmp_path: Path) -> AsyncIterator[Stack]:
         )
         yield Stack(
             tmp_path, database, journal, presence, agents, api, http, rest, port, counters, arp, files,
-            steward, switchboard, unix, reported, changed,
+            steward, switchboard, unix, firmware.downloads, reported, changed,
         )  # fmt: skip

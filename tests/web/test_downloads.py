@@ -94,6 +94,7 @@ async def test_a_second_big_file_waits_with_its_head_and_a_trickle(
     assert await lines(stack, "waiting") == [
         f"waits for its turn to get the initrd {PATH} by HTTP: 1 others have theirs"
     ]
+    assert stack.downloads.under_way() == {"big files: under way now": 2, "big files: waiting now": 1}
     # A third may not even wait; and whatever is small does not stand in the line.
     third, status, head = await ask(stack)
     assert (status, head["retry-after"]) == (503, "10")
@@ -118,6 +119,7 @@ async def test_a_second_big_file_waits_with_its_head_and_a_trickle(
     assert [entry.mac for entry in entries] == [MAC]
     second.close()
     third.close()
+    assert not +stack.downloads.under_way()
 
 
 def test_two_senders_share_the_places() -> None:
