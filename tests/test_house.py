@@ -29,6 +29,7 @@ LAYERS: tuple[tuple[str, int], ...] = (
     ("metalbox.dhcp.probe", 4),
     ("metalbox.dhcp.rivals", 4),
     ("metalbox.tftp.server", 4),
+    ("metalbox.tftp.telling", 4),
     ("metalbox.tftp.lane", 2),
     ("metalbox.tftp.batch", 2),
     ("metalbox.tftp.content", 2),

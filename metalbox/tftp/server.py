@@ -18,21 +18,21 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from functools import lru_cache, partial
 from heapq import heappop, heappush
-from typing import Any, Protocol
+from typing import Protocol
 
 from metalbox import config
 from metalbox.errors import MalformedPacket
 from metalbox.files import ServedFile
-from metalbox.journal import Journal, Kind
-from metalbox.machine import Mac
+from metalbox.journal import Journal
 from metalbox.presence import Presence
 from metalbox.tftp import sockets, wording
 from metalbox.tftp.batch import key_of
 from metalbox.tftp.content import FileContent, MemoryContent, Shelf
 from metalbox.tftp.lane import Lane, Lanes, Transfer
 from metalbox.tftp.packet import ErrorCode, Request, build_error, netascii, parse_request
-from metalbox.tftp.session import Buffer, Limits, Outcome, Result, Session, answer_to_stranger, refuse
+from metalbox.tftp.session import Buffer, Limits, Result, Session, answer_to_stranger, refuse
 from metalbox.tftp.sockets import Address
+from metalbox.tftp.telling import Ended, Refused, Telling
 
 log = logging.getLogger("metalbox.tftp")
 
@@ -45,9 +45,6 @@ TURN_SECONDS = 0.001
 MAX_TRANSFERS_PER_ADDRESS = 256
 # Firmware of one kind says the same, byte for byte.
 _parse = lru_cache(maxsize=256)(parse_request)
-# Who is behind an address is asked once in so long: the answer may cost a look into the kernel's ARP table.
-MAC_SECONDS = 1.0
-MAX_MACS = 4096
 # The timers are looked at this often at most.
 TICK_SECONDS = 0.01
 
@@ -76,8 +73,7 @@ class TftpServer:
         self.counters: Counter[str] = Counter()
         self._settings = settings
         self._resolve = resolve
-        self._journal = journal
-        self._presence = presence
+        self._telling = Telling(journal, presence, self.counters)
         self._address = address
         self._segmentation = segmentation
         self._clock = clock
@@ -85,7 +81,6 @@ class TftpServer:
         self._lanes = Lanes(self, self.counters, self._watch)
         self._by_client: dict[Address, Transfer] = {}
         self._per_address: Counter[str] = Counter()
-        self._macs: dict[str, tuple[Mac, float]] = {}
         # Times with numbers, and whose a number is: who is over is let go of at once, and its memory used again.
         self._timers: list[tuple[float, int]] = []
         self._alarms: dict[int, Transfer] = {}
@@ -364,36 +359,13 @@ class TftpServer:
         self.counters[str(outcome.result)] += 1
         self.counters["bytes"] += outcome.acked_bytes
         self.counters["retransmits"] += transfer.session.retransmits
-        self._record(transfer, outcome)
-
-    def _record(self, transfer: Transfer, outcome: Outcome) -> None:
         seconds = self._loop.time() - transfer.session.started_at
-        text = wording.ending(transfer.name, transfer.content.size, transfer.session, outcome, seconds)
-        data = wording.ending_data(transfer.name, transfer.session, outcome, seconds)
-        self._write(logging.INFO, text, transfer.client[0], data)
+        size = transfer.content.size
+        self._telling.add(Ended(address, transfer.name, size, transfer.session, seconds, self._clock()))
 
     def _record_refusal(self, request: Request, client: Address, code: ErrorCode, reason: str) -> None:
-        result, text, data = wording.refusal(request.name, code, reason)
+        result = wording.refused_as(code)
         self.counters[str(result)] += 1
         if result is Result.REFUSED:
             self.counters[f"refused: {reason}"] += 1
-        # Firmware asks for many files that it can do without.
-        level = logging.DEBUG if result is Result.NOT_FOUND else logging.INFO
-        self._write(level, text, client[0], data, key=f"{result}:{data['file']}")
-
-    def _write(self, level: int, text: str, address: str, data: dict[str, Any], key: str = "") -> None:
-        now = self._clock()
-        mac = self._mac_of(address, now)
-        log.log(level, "%s: %s", mac or address, text)
-        self._journal.record(Kind.TFTP, text, now=now, mac=mac, key=key, data={**data, "address": address})
-
-    def _mac_of(self, address: str, now: float) -> Mac | None:
-        known = self._macs.get(address)
-        if known is not None and 0 <= now - known[1] < MAC_SECONDS:
-            return known[0]
-        mac = self._presence.mac_of(address, now)
-        if mac is not None:
-            if len(self._macs) >= MAX_MACS:
-                self._macs.clear()
-            self._macs[address] = (mac, now)
-        return mac
+        self._telling.add(Refused(client[0], request.name, code, reason, self._clock()))

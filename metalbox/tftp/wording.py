@@ -36,11 +36,17 @@ def ending_data(name: str, session: Session, outcome: Outcome, seconds: float) -
     }
 
 
+def refused_as(code: ErrorCode) -> Result:
+    """What became of a request that was answered with this ERROR."""
+    return Result.NOT_FOUND if code is ErrorCode.NOT_FOUND else Result.REFUSED
+
+
 def refusal(asked: str, code: ErrorCode, reason: str) -> tuple[Result, str, dict[str, Any]]:
     """A request that became no transfer. `asked` is the name as it was on the wire."""
     name = printable(asked)[:255]
-    if code is ErrorCode.NOT_FOUND:
-        result, text = Result.NOT_FOUND, f"asked by TFTP for {name}, which is not here"
+    result = refused_as(code)
+    if result is Result.NOT_FOUND:
+        text = f"asked by TFTP for {name}, which is not here"
     else:
-        result, text = Result.REFUSED, f"was refused {name} by TFTP: {reason}"
+        text = f"was refused {name} by TFTP: {reason}"
     return result, text, {"file": name, "bytes": 0, "seconds": 0.0, "outcome": str(result)}

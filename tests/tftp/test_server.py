@@ -380,7 +380,7 @@ async def test_stopping_tells_the_clients(tmp_path: Path) -> None:
 async def test_a_port_that_is_taken_is_one_sentence(tmp_path: Path) -> None:
     async with rig(tmp_path) as r:
         port = r.server._settings.port
-        second = TftpServer(config.Tftp(port=port), r.resolve, r.journal, r.server._presence)
+        second = TftpServer(config.Tftp(port=port), r.resolve, r.journal, Presence(lambda _: None))
         with pytest.raises(StartError) as error:
             await second.start()
         text = f"UDP port {port} is taken: another TFTP server runs here (`ss -ulnp sport = :{port}` names it)"
