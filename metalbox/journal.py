@@ -30,7 +30,7 @@ FLUSH_SECONDS = 0.2
 # for it at once, and packets do not wait for the database. Not for longer than a few turns, nor beyond what they keep.
 PRESSED = 2000
 POSTPONED_TURNS = 10
-POSTPONED_MOST = 32_768
+POSTPONED_MOST = 98_304
 # Every how many flushes it is stored when machines were last heard of: 5 s, and nobody's life hangs on it.
 SEEN_TURNS = 25
 # One transaction of this many lines takes about 1 ms; commits of leases wait behind it.

@@ -331,7 +331,7 @@ async def test_who_flushes_while_another_does_has_his_line_stored(database: Data
         (10_000, 12_000, 9, True),
         (10_000, 12_000, 10, False),
         (10_000, 10_500, 3, False),
-        (30_000, 32_768, 0, False),
+        (90_000, 98_304, 0, False),
     ],
 )
 def test_packets_come_before_the_timeline_for_a_while(before: int, now: int, postponed: int, expected: bool) -> None:

@@ -19,8 +19,8 @@ from metalbox.machine import Mac
 
 log = logging.getLogger("metalbox.dhcp")
 
-# About 40 MB. What comes then costs the oldest their line: an answer is worth more than its story.
-MAX_UNTOLD = 65_536
+# About 60 MB. What comes then costs the oldest their line: an answer is worth more than its story.
+MAX_UNTOLD = 131_072
 # Clients that are an operating system or a BMC; all others are in a boot.
 NOT_BOOTING = frozenset({"os", "bmc"})
 
