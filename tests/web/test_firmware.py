@@ -24,7 +24,7 @@ BODY = bytes(range(256)) * 4096  # 1 MiB
 
 def raw(port: int, request: str) -> bytes:
     """One request by hand, read to the end of the connection."""
-    with socket.create_connection(("127.0.0.1", port), timeout=5) as sock:
+    with socket.create_connection(("127.0.0.1", port), timeout=60) as sock:
         sock.sendall(request.replace("\n", "\r\n").encode("latin-1"))
         answer = b""
         while chunk := sock.recv(65536):
@@ -186,7 +186,7 @@ async def test_curl_continues_a_broken_download(stack: Stack) -> None:
     target.write_bytes(BODY[:1000])
     url = f"http://127.0.0.1:{stack.port}/boot/snponly.efi"
     argv = ["curl", "-sS", "--fail", "-C", "-", "-o", str(target), url]
-    done = await asyncio.to_thread(subprocess.run, argv, capture_output=True, timeout=10, check=False)
+    done = await asyncio.to_thread(subprocess.run, argv, capture_output=True, timeout=60, check=False)
     assert (done.returncode, done.stderr) == (0, b"")
     assert target.read_bytes() == BODY
 
