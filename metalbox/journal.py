@@ -26,6 +26,8 @@ __all__ = ["Entry", "Journal", "Kind"]
 log = logging.getLogger("metalbox.journal")
 
 FLUSH_SECONDS = 0.2
+# So much a source may say before somebody else's line, to be in order: more than comes between two lines of a boot.
+IN_ORDER = 256
 # Sources that have this much more to tell after one turn (10,000 packets a second) are left alone: whoever reads asks
 # for it at once, and packets do not wait for the database. Not for longer than a few turns, nor beyond what they keep.
 PRESSED = 2000
@@ -97,6 +99,7 @@ class Journal:
         self.sources: list[Source] = []
         self._database = database
         self._settings = settings or Timeline()
+        self._is_asking = False
         self._serial = 0
         self._pending: OrderedDict[int, _Draft] = OrderedDict()
         self._low: deque[int] = deque()
@@ -117,6 +120,9 @@ class Journal:
         data: dict[str, Any] | None = None,
     ) -> None:
         """Keep one line. The same (mac, kind, key) within 60 s of the last becomes one line with a higher count."""
+        if not self._is_asking:
+            # What DHCP has said to a machine stands before what the machine did then.
+            self.ask(IN_ORDER)
         name = (mac, kind, key)
         draft = self._open.get(name) if key else None
         if draft is not None and now - draft.last_at <= COALESCE_SECONDS:
@@ -155,8 +161,7 @@ class Journal:
     @property
     def pending(self) -> list[Entry]:
         """The lines that are not stored yet, oldest first."""
-        for source in self.sources:
-            source.tell(len(source))
+        self.ask(sum(len(source) for source in self.sources))
         return [Entry(*draft.line()) for draft in self._pending.values()]
 
     async def run(self) -> None:
@@ -223,10 +228,19 @@ class Journal:
 
     def _gather(self) -> None:
         """Ask the sources for as much as one batch still takes."""
-        for source in self.sources:
-            room = BATCH - len(self._pending)
-            if room > 0:
-                source.tell(room)
+        self.ask(BATCH - len(self._pending))
+
+    def ask(self, count: int) -> None:
+        """Let each source that has something record at most so much; what it records asks nobody."""
+        if count <= 0:
+            return
+        self._is_asking = True
+        try:
+            for source in self.sources:
+                if len(source):
+                    source.tell(count)
+        finally:
+            self._is_asking = False
 
     async def wait(self, after: int, seconds: float) -> bool:
         """Wait until a line with an id above `after` is stored; False when `seconds` went by without one."""

@@ -286,13 +286,25 @@ class Talker:
 
 async def test_sources_are_asked_in_batches_and_before_anybody_reads(database: Database) -> None:
     journal = Journal(database)
-    talker = Talker(journal, 300)
+    talker = Talker(journal, 0)
     journal.record(Kind.LOG, "first", now=1.0)
+    talker.left = 300
     await journal.flush()
     assert [entry.text for entry in await stored(database)] == ["first", *map(str, range(300, 0, -1))]
     assert max(talker.asked) <= journal_module.BATCH
     talker.left = 2
     assert [entry.text for entry in journal.pending] == ["2", "1"]
+
+
+def test_what_sources_have_stands_before_what_is_recorded_later() -> None:
+    journal = Journal()
+    talker = Talker(journal, 2)
+    journal.record(Kind.TFTP, "asks for a file", now=2.0)
+    talker.left = 1
+    assert [entry.text for entry in journal.pending] == ["2", "1", "asks for a file", "1"]
+    talker.left = 100_000
+    journal.record(Kind.TFTP, "asks again", now=3.0)
+    assert talker.asked[-1] == talker.asked[0] <= 256, "a flood is not told at once"
 
 
 async def test_a_flush_ends_although_there_is_always_more(database: Database) -> None:

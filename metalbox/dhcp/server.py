@@ -204,7 +204,7 @@ class DhcpServer:
         self._links.clear()
         self._queue.clear()
         self._waiting = _Batch()
-        self._telling.tell(len(self._telling))
+        self._journal.ask(len(self._telling))
         self.probe.close()
         self.rivals.close()
 

@@ -33,7 +33,7 @@ def test_it_is_told_when_the_journal_asks() -> None:
     for number in range(3):
         told.add([(said(number).mac, said(number), "", 7, NOW + number)])
     assert len(told) == 3
-    told.tell(2)
+    journal.ask(2)
     assert len(told) == 1
     # Whoever looks sees the rest too.
     assert [(entry.mac, entry.at, entry.data["micros"]) for entry in journal.pending] == [
