@@ -36,6 +36,7 @@ def only(results: Results, case: str, figure: str, server: str = METALBOX) -> fl
 
 def test_dhcp(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(dhcp, "SECONDS", 0.2)
+    monkeypatch.setattr(dhcp, "SHORT_SECONDS", 0.2)
     monkeypatch.setattr(dhcp, "LEASES", 500)
     results = run("dhcp")
     for case, server in ((dhcp.CLOSED, METALBOX), (dhcp.DIRECT, METALBOX), (dhcp.FULL_TABLE, dhcp.FULL)):
