@@ -361,7 +361,7 @@ class Service:
 
     async def commit(self, changes: Sequence[LeaseChange]) -> None:
         """Make leases durable."""
-        await self.database.run(Store.save_leases, [lease for change in changes for lease in change.leases])
+        await self.database.run_small(Store.save_leases, [lease for change in changes for lease in change.leases])
 
 
 def open_store(config: Config) -> Store:

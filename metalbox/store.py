@@ -9,6 +9,8 @@ from __future__ import annotations
 import asyncio
 import fcntl
 import os
+import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -36,6 +38,9 @@ R = TypeVar("R")
 
 # How long to wait for another program (a backup) that holds SQLite's write lock.
 BUSY_SECONDS = 5.0
+# A small call that takes longer than this stops the service's loop for too long; then the thread has them so long.
+SLOW_SECONDS = 0.005
+SLOW_FOR_SECONDS = 1.0
 # Any number that no other program would choose: PostgreSQL's advisory lock says that a metalbox service is at work.
 ADVISORY_LOCK = 0x6D657461_6C626F78
 MIGRATIONS = Path(__file__).parent / "migrations"
@@ -171,18 +176,52 @@ class Store:
 class Database:
     """The store, in a thread of its own, for the asyncio world."""
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Store, clock: Callable[[], float] = time.perf_counter) -> None:
         self.store = store
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="metalbox-database")
+        self._clock = clock
+        # Held while the store is used. A call whose caller was cancelled may still be at work.
+        self._in_use = threading.Lock()
+        # Calls that somebody waits for, and until when the thread is given the small ones too.
+        self._under_way = 0
+        self._slow_until = 0.0
 
     async def run(self, function: Callable[Concatenate[Store, P], R], *args: P.args, **kwargs: P.kwargs) -> R:
         """Call `function(store, ...)` in the database's thread, as one transaction; calls are done in order."""
-        return await asyncio.get_running_loop().run_in_executor(
-            self._thread, lambda: self._call(function, *args, **kwargs)
-        )
+        self._under_way += 1
+        future = asyncio.get_running_loop().run_in_executor(self._thread, lambda: self._call(function, *args, **kwargs))
+        future.add_done_callback(self._finished)
+        return await future
+
+    def _finished(self, _future: asyncio.Future[Any]) -> None:
+        self._under_way -= 1
+
+    async def run_small(self, function: Callable[Concatenate[Store, P], R], *args: P.args, **kwargs: P.kwargs) -> R:
+        """The same for what takes a fraction of a millisecond: done at once while the thread has nothing to do.
+
+        To wait for a thread and for our turn takes longer than to write a few leases on a quick disk. One slow call,
+        and the thread gets them for a while.
+        """
+        is_late = self._under_way or not self.is_quick or self._clock() < self._slow_until
+        if is_late or not self._in_use.acquire(blocking=False):
+            return await self.run(function, *args, **kwargs)
+        began = self._clock()
+        try:
+            with self.store.transaction():
+                return function(self.store, *args, **kwargs)
+        finally:
+            self._in_use.release()
+            ended = self._clock()
+            if ended - began > SLOW_SECONDS:
+                self._slow_until = ended + SLOW_FOR_SECONDS
+
+    @property
+    def is_quick(self) -> bool:
+        """Whether a call can be as quick as that: the database is in this process."""
+        return self.store.connection.dialect.name == "sqlite"
 
     def _call(self, function: Callable[Concatenate[Store, P], R], *args: P.args, **kwargs: P.kwargs) -> R:
-        with self.store.transaction():
+        with self._in_use, self.store.transaction():
             return function(self.store, *args, **kwargs)
 
     async def close(self) -> None:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import os
 import signal
 import sqlite3
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -345,3 +348,52 @@ def test_many_leases_are_written_and_read_in_one_go(tmp_path: Path) -> None:
     assert len(loading.statements) == 2  # with its BEGIN
     assert len(saving.statements) <= 2 + len(rows) // MOST_ROWS + 7
     assert saving.instructions < 100 * len(rows) and loading.instructions < 40 * len(rows)
+
+
+async def test_small_calls_are_done_at_once_unless_the_disk_is_slow(tmp_path: Path) -> None:
+    ticks = [0.0]
+    database = Database(Store.open(sqlite_url(tmp_path / "metalbox.db")), lambda: ticks[0])
+    here = threading.get_ident()
+
+    def where(store: Store, seconds: float = 0.0) -> bool:
+        ticks[0] += seconds
+        return threading.get_ident() == here
+
+    assert await database.run_small(where)
+    assert not await database.run(where)
+    assert await database.run_small(where), "the thread has nothing to do any more"
+    waiting = asyncio.create_task(database.run(where))
+    await asyncio.sleep(0)
+    assert not await database.run_small(where), "calls are done in order"
+    await waiting
+    assert await database.run_small(where, 0.004)
+    assert await database.run_small(where, 0.006)
+    assert not await database.run_small(where), "that was too slow"
+    ticks[0] += 1.0
+    assert await database.run_small(where)
+    with pytest.raises(ZeroDivisionError):
+        await database.run_small(lambda store: 1 / 0)
+    assert await database.run_small(where)
+    await database.close()
+
+
+async def test_no_small_call_meets_one_whose_caller_has_gone(tmp_path: Path) -> None:
+    database = Database(Store.open(sqlite_url(tmp_path / "metalbox.db")))
+    begun, gate = threading.Event(), threading.Event()
+
+    def slow(store: Store) -> None:
+        begun.set()
+        gate.wait(10)
+
+    waiting = asyncio.create_task(database.run(slow))
+    await asyncio.to_thread(begun.wait, 10)
+    waiting.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await waiting
+    here = threading.get_ident()
+    asked = asyncio.create_task(database.run_small(lambda store: threading.get_ident() == here))
+    await asyncio.sleep(0.05)
+    assert not asked.done()
+    gate.set()
+    assert not await asked
+    await database.close()
