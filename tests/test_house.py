@@ -24,6 +24,7 @@ LAYERS: tuple[tuple[str, int], ...] = (
     ("metalbox.service", 5),
     ("metalbox.dhcp.server", 4),
     ("metalbox.dhcp.sockets", 2),
+    ("metalbox.mmsg", 2),
     ("metalbox.dhcp.datagrams", 2),
     ("metalbox.dhcp.telling", 4),
     ("metalbox.dhcp.probe", 4),

@@ -1,21 +1,16 @@
-"""Many datagrams in few system calls: recvmmsg(2), and answers of one size to one place as one call (UDP_SEGMENT).
-
-Python has no recvmmsg; it is called in the C library without giving up the interpreter's lock, because the sockets do
-not block: a lock that is given up for each datagram is taken by another thread and must be waited for.
-"""
+"""Many datagrams in few system calls: recvmmsg(2), and answers of one size to one place as one call (UDP_SEGMENT)."""
 
 from __future__ import annotations
 
 import ctypes
 import errno
-import os
 import socket
 import struct
 from collections.abc import Sequence
 
-# From <linux/in.h> and <linux/udp.h>; Python 3.11 has no names for them.
-IP_PKTINFO = 8
-UDP_SEGMENT = 103
+from metalbox import mmsg
+from metalbox.mmsg import IP_PKTINFO, NAME_SIZE, UDP_SEGMENT, Iovec, Mmsghdr, Msghdr
+
 PKTINFO = struct.Struct("=I4s4s")  # interface, our address there, destination address
 _SEGMENT = struct.Struct("=H")
 # The kernel cuts one call into at most 64 datagrams (UDP_MAX_SEGMENTS) of together one IP packet.
@@ -26,45 +21,19 @@ CANNOT_SEGMENT = frozenset({errno.EIO, errno.EINVAL, errno.EMSGSIZE, errno.ENOPR
 
 # A message is at most one Ethernet frame, relays and all; what is longer comes cut and is malformed.
 MAX_DATAGRAM = 4096
-NAME_SIZE = 16  # struct sockaddr_in
 # One IP_PKTINFO: the header is a size, a level and a type.
 CONTROL_SIZE = socket.CMSG_SPACE(PKTINFO.size)
 CONTROL_LEN = socket.CMSG_LEN(PKTINFO.size)
 ORIGIN_SIZE = NAME_SIZE + CONTROL_SIZE
 _INFO_AT = NAME_SIZE + CONTROL_LEN - PKTINFO.size
 
-# As plain numbers: an IntFlag makes an object of each result.
-_MSG_TRUNC, _MSG_DONTWAIT = int(socket.MSG_TRUNC), int(socket.MSG_DONTWAIT)
-
-_libc = ctypes.PyDLL(None, use_errno=True)
-_recvmmsg = _libc.recvmmsg
-_recvmmsg.argtypes = (ctypes.c_int, ctypes.c_void_p, ctypes.c_uint, ctypes.c_int, ctypes.c_void_p)
-
-
-class _Iovec(ctypes.Structure):
-    _fields_ = (("base", ctypes.c_void_p), ("size", ctypes.c_size_t))
-
-
-class _Msghdr(ctypes.Structure):
-    _fields_ = (
-        ("name", ctypes.c_void_p),
-        ("name_size", ctypes.c_uint32),
-        ("iov", ctypes.c_void_p),
-        ("iov_count", ctypes.c_size_t),
-        ("control", ctypes.c_void_p),
-        ("control_size", ctypes.c_size_t),
-        ("flags", ctypes.c_int),
-    )
-
-
-class _Mmsghdr(ctypes.Structure):
-    _fields_ = (("header", _Msghdr), ("size", ctypes.c_uint32))
-
+# As a plain number: an IntFlag makes an object of each result.
+_MSG_TRUNC = int(socket.MSG_TRUNC)
 
 # The same fields as 32-bit numbers of one array.
-_STRIDE = ctypes.sizeof(_Mmsghdr) // 4
-_SIZE_AT = _Mmsghdr.size.offset // 4
-_FLAGS_AT = _Msghdr.flags.offset // 4
+_STRIDE = ctypes.sizeof(Mmsghdr) // 4
+_SIZE_AT = Mmsghdr.size.offset // 4
+_FLAGS_AT = Msghdr.flags.offset // 4
 
 
 class Inbox:
@@ -76,15 +45,15 @@ class Inbox:
         self._data = bytearray(count * MAX_DATAGRAM)
         self._origins = bytearray(count * ORIGIN_SIZE)
         self._view = memoryview(self._data)
-        self._headers = (_Mmsghdr * count)()
-        self._iovecs = (_Iovec * count)()
+        self._headers = (Mmsghdr * count)()
+        self._iovecs = (Iovec * count)()
         data = ctypes.addressof(ctypes.c_char.from_buffer(self._data))
         origins = ctypes.addressof(ctypes.c_char.from_buffer(self._origins))
         for index in range(count):
-            self._iovecs[index] = _Iovec(data + index * MAX_DATAGRAM, MAX_DATAGRAM)
+            self._iovecs[index] = Iovec(data + index * MAX_DATAGRAM, MAX_DATAGRAM)
             origin = origins + index * ORIGIN_SIZE
             iovec = ctypes.addressof(self._iovecs[index])
-            self._headers[index].header = _Msghdr(origin, NAME_SIZE, iovec, 1, origin + NAME_SIZE, CONTROL_SIZE, 0)
+            self._headers[index].header = Msghdr(origin, NAME_SIZE, iovec, 1, origin + NAME_SIZE, CONTROL_SIZE, 0)
         # The kernel writes the sizes of names and control data over ours.
         self._pristine = bytes(self._headers)
         self._at = ctypes.addressof(self._headers)
@@ -96,12 +65,7 @@ class Inbox:
         The origin, read by `read_origin`, is bytes so that it can be a key. What was cut is left out and counted.
         """
         ctypes.memmove(self._at, self._pristine, len(self._pristine))
-        found: int = _recvmmsg(fileno, self._at, self.count, _MSG_DONTWAIT, None)
-        if found < 0:
-            number = ctypes.get_errno()
-            if number in (errno.EAGAIN, errno.EINTR):
-                return []
-            raise OSError(number, os.strerror(number))
+        found = mmsg.receive(fileno, self._at, self.count)
         numbers, view, origins = self._numbers, self._view, bytes(self._origins)
         received = []
         for index in range(found):

@@ -16,9 +16,9 @@ from ipaddress import IPv4Address, IPv4Interface
 from metalbox.config import Config
 from metalbox.errors import StartError
 from metalbox.machine import Mac
+from metalbox.mmsg import IP_PKTINFO
 
 # Numbers of <linux/...> that Python's socket module lacks.
-IP_PKTINFO = 8
 SO_ATTACH_FILTER = 26
 SO_RCVBUFFORCE = 33
 SOL_PACKET = 263

@@ -1,25 +1,22 @@
 """Many clients' packets in two system calls: recvmmsg(2) takes their ACKs, sendmmsg(2) sends what follows.
 
-Python has neither; both are called in the C library, without giving up the interpreter's lock, since the socket does
-not block and a lock given up for each packet must be waited for. All headers are laid out once: message number n goes
+All headers are laid out once: message number n goes
 to whom message number n came from, so that an answer is an address and a length, written into one array.
 """
 
 from __future__ import annotations
 
 import ctypes
-import errno
-import os
 import socket
 import struct
 from collections.abc import Iterator
 
-# From <linux/udp.h>; Python 3.11 has no name for it.
-UDP_SEGMENT = 103
+from metalbox import mmsg
+from metalbox.mmsg import NAME_SIZE, UDP_SEGMENT, Iovec, Mmsghdr, Msghdr
+
 # Clients in one call. One that fills its window is 64 times 92 KiB.
 SLOTS = 64
 
-NAME_SIZE = 16  # struct sockaddr_in
 # Room for a datagram: an ACK has 4 bytes, and of an ERROR the beginning is enough.
 ROOM = 112
 STRIDE = NAME_SIZE + ROOM
@@ -30,35 +27,7 @@ ACK_BYTES = 4
 _CMSG = struct.Struct("@NiiH")
 _CMSG_LEN = socket.CMSG_LEN(2)
 _CMSG_SPACE = socket.CMSG_SPACE(2)
-
-
-class _Iovec(ctypes.Structure):
-    _fields_ = (("base", ctypes.c_void_p), ("size", ctypes.c_size_t))
-
-
-class _Msghdr(ctypes.Structure):
-    _fields_ = (
-        ("name", ctypes.c_void_p),
-        ("name_size", ctypes.c_uint32),
-        ("iov", ctypes.c_void_p),
-        ("iov_count", ctypes.c_size_t),
-        ("control", ctypes.c_void_p),
-        ("control_size", ctypes.c_size_t),
-        ("flags", ctypes.c_int),
-    )
-
-
-class _Mmsghdr(ctypes.Structure):
-    _fields_ = (("header", _Msghdr), ("size", ctypes.c_uint32))
-
-
-_HEADER = ctypes.sizeof(_Mmsghdr)
-
-_libc = ctypes.PyDLL(None, use_errno=True)
-_recvmmsg = _libc.recvmmsg
-_recvmmsg.argtypes = (ctypes.c_int, ctypes.c_void_p, ctypes.c_uint, ctypes.c_int, ctypes.c_void_p)
-_sendmmsg = _libc.sendmmsg
-_sendmmsg.argtypes = (ctypes.c_int, ctypes.c_void_p, ctypes.c_uint, ctypes.c_int)
+_HEADER = ctypes.sizeof(Mmsghdr)
 
 
 class Batch:
@@ -74,34 +43,28 @@ class Batch:
         self._in = bytearray(slots * STRIDE)
         self._view = memoryview(self._in)
         self._controls = bytearray(slots * _CMSG_SPACE)
-        self._answers = (_Iovec * slots)()
-        self._rooms = (_Iovec * slots)()
-        self._received = (_Mmsghdr * slots)()
-        self._sent = (_Mmsghdr * slots)()
+        self._answers = (Iovec * slots)()
+        self._rooms = (Iovec * slots)()
+        self._received = (Mmsghdr * slots)()
+        self._sent = (Mmsghdr * slots)()
         slot_at = ctypes.addressof(ctypes.c_char.from_buffer(self._in))
         self._control_at = ctypes.addressof(ctypes.c_char.from_buffer(self._controls))
         for n in range(slots):
             name = slot_at + n * STRIDE
-            self._rooms[n] = _Iovec(name + NAME_SIZE, ROOM)
+            self._rooms[n] = Iovec(name + NAME_SIZE, ROOM)
             room, answer = (ctypes.addressof(iovecs[n]) for iovecs in (self._rooms, self._answers))
-            self._received[n].header = _Msghdr(name, NAME_SIZE, room, 1, None, 0, 0)
-            self._sent[n].header = _Msghdr(name, NAME_SIZE, answer, 1, None, 0, 0)
+            self._received[n].header = Msghdr(name, NAME_SIZE, room, 1, None, 0, 0)
+            self._sent[n].header = Msghdr(name, NAME_SIZE, answer, 1, None, 0, 0)
         self._received_at = ctypes.addressof(self._received)
         self._sent_at = [ctypes.addressof(self._sent) + n * _HEADER for n in range(slots)]
         numbers = memoryview(self._received).cast("B").cast("I")
-        self._sizes = numbers[_Mmsghdr.size.offset // 4 :: _HEADER // 4]
+        self._sizes = numbers[Mmsghdr.size.offset // 4 :: _HEADER // 4]
         self._all_acks = [[ACK_BYTES] * n for n in range(slots + 1)]
         self._pack = [struct.Struct(f"@{2 * n}N").pack_into for n in range(slots + 1)]
 
     def receive(self, fileno: int) -> int:
         """How many datagrams came, 0 when none waits. Raises OSError, also for what an earlier datagram met with."""
-        found: int = _recvmmsg(fileno, self._received_at, self.slots, socket.MSG_DONTWAIT, None)
-        if found < 0:
-            number = ctypes.get_errno()
-            if number in (errno.EAGAIN, errno.EINTR):
-                return 0
-            raise OSError(number, os.strerror(number))
-        return found
+        return mmsg.receive(fileno, self._received_at, self.slots)
 
     def are_acks(self, count: int) -> bool:
         """Whether all of the first `count` datagrams have the length of an ACK: only then `words` may be believed."""
@@ -136,13 +99,7 @@ class Batch:
     def send(self, fileno: int, slot: int, count: int) -> int:
         """Send the answers of so many slots; returns how many left, which is less when the buffer is full. Raises
         OSError about the first of them."""
-        sent: int = _sendmmsg(fileno, self._sent_at[slot], count, socket.MSG_DONTWAIT)
-        if sent < 0:
-            number = ctypes.get_errno()
-            if number in (errno.EAGAIN, errno.EINTR):
-                return 0
-            raise OSError(number, os.strerror(number))
-        return sent
+        return mmsg.send(fileno, self._sent_at[slot], count)
 
     def unsent(self, slot: int) -> bytes:
         """A copy of the answer in this slot."""

@@ -16,8 +16,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from metalbox.mmsg import UDP_SEGMENT
 from metalbox.tftp import sockets
-from metalbox.tftp.batch import UDP_SEGMENT, Batch, client_of, key_of
+from metalbox.tftp.batch import Batch, client_of, key_of
 from metalbox.tftp.content import FileContent, MemoryContent, Sheet
 from metalbox.tftp.packet import Opcode
 from metalbox.tftp.session import Buffer, Session

@@ -15,11 +15,11 @@ import socket
 import struct
 
 from metalbox.errors import StartError
+from metalbox.mmsg import IP_PKTINFO
 
 Address = tuple[str, int]
 
 # From <linux/in.h>; Python 3.11 has no names for them.
-IP_PKTINFO = 8
 IP_RECVERR = 11
 IP_MTU = 14
 IN_PKTINFO = struct.Struct("=I4s4s")  # interface, our address, destination address

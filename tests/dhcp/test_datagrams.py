@@ -9,6 +9,7 @@ from contextlib import contextmanager
 
 import pytest
 
+from metalbox import mmsg
 from metalbox.dhcp import datagrams
 from metalbox.dhcp.datagrams import Inbox, read_origin
 
@@ -21,7 +22,7 @@ def pair() -> Iterator[tuple[socket.socket, socket.socket]]:
         socket.socket(socket.AF_INET, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK) as receiver,
     ):
         sender.bind(("127.0.0.1", 0))
-        receiver.setsockopt(socket.IPPROTO_IP, datagrams.IP_PKTINFO, 1)
+        receiver.setsockopt(socket.IPPROTO_IP, mmsg.IP_PKTINFO, 1)
         receiver.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 20)
         receiver.bind(("127.0.0.1", 0))
         yield sender, receiver
