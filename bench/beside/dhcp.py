@@ -168,7 +168,7 @@ def witness(run: Run, results: Results, servers: Mapping[str, Recipe]) -> None:
     the same, or one of the generators does something else than an exchange.
     """
     for name, recipe in servers.items():
-        # isc-dhcpd's small pool would be empty after two runs, and with the large one it takes seconds to come to speed.
+        # isc-dhcpd's small pool would be empty after two runs; with the large one it takes seconds to come to speed.
         if not results.has(CLOSED, name) or name.startswith("isc-dhcpd"):
             continue
         reach = results.median(CLOSED, name, "per_second")
