@@ -102,8 +102,8 @@ def shown(summary: Summary) -> str:
 
 def number(value: float) -> str:
     """Three digits that mean something."""
-    if value == int(value) and abs(value) < 1e6:
-        return str(int(value))
+    if value == int(value):
+        return f"{int(value):,}"
     return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"
 
 

@@ -76,7 +76,7 @@ def test_the_table_has_a_line_for_each_server_and_a_dash_for_what_was_not_measur
     lines = table(results, ("per_second", "p99_ms"))
     assert [line.split() for line in lines] == [
         ["CASE", "SERVER", "per_second", "p99_ms"],
-        ["case", "metalbox", "2000", "(1500-2500)", "-"],
+        ["case", "metalbox", "2,000", "(1,500-2,500)", "-"],
         ["case", "kea-st", "5", "-"],
     ]
     assert len({line.index("metalbox") for line in lines if "metalbox" in line}) == 1
