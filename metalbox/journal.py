@@ -80,7 +80,7 @@ class Source(Protocol):
     def __len__(self) -> int: ...
 
     def tell(self, count: int) -> None:
-        """Record the oldest so many."""
+        """Record the oldest so many. Only the journal calls it, for what is recorded then asks nobody."""
 
 
 def is_postponed(before: int, now: int, postponed: int) -> bool:

@@ -69,7 +69,7 @@ def test_files_that_are_missed_again_are_one_line(rig: Rig) -> None:
 def test_no_more_is_told_than_was_asked_for(rig: Rig) -> None:
     for n in range(5):
         rig.end(f"f{n}", 100.0 + n)
-    rig.telling.tell(2)
+    rig.journal.ask(2)
     assert len(rig.telling) == 3
     assert [e.data["file"] for e in rig.journal.pending] == ["f0", "f1", "f2", "f3", "f4"]
 
@@ -87,5 +87,5 @@ def test_the_log_says_it_too(rig: Rig, caplog: pytest.LogCaptureFixture) -> None
     rig.end("a", 100.0, "192.0.2.7")
     rig.telling.add(Refused("192.0.2.7", "b", ErrorCode.NOT_FOUND, "file not found", 101.0))
     assert not caplog.records
-    rig.telling.tell(2)
+    rig.journal.ask(2)
     assert [record.getMessage() for record in caplog.records] == ["192.0.2.7: fetched a by TFTP: 4 bytes in 0.50 s"]
