@@ -70,12 +70,22 @@ class RealTime(SimulatedKernel):
         time.sleep(seconds)
 
 
+class Lasting(NvmeDrive):
+    """A drive whose sanitize takes so many seconds."""
+
+    lasts = 0.0
+
+    def start_sanitize(self, way: str) -> None:
+        super().start_sanitize(way)
+        self.pending = (way, time.monotonic() + self.lasts)
+
+
 def many(folder: Path) -> dict[str, Any]:
     """An order of 24 disks that sanitize beside each other."""
-    drives = [NvmeDrive(f"nvme{number}n1", f"S{number}", seed=number + 1) for number in range(DISKS)]
+    drives = [Lasting(f"nvme{number}n1", f"S{number}", seed=number + 1) for number in range(DISKS)]
     kernel = RealTime(folder, *drives)
     for number, drive in enumerate(drives):
-        _lasts(drive, SLOWEST_SECONDS * (number + 1) / DISKS)
+        drive.lasts = SLOWEST_SECONDS * (number + 1) / DISKS
     asked = Asked(order(*(row(drive, "nvme-sanitize-block") for drive in drives), parallel=DISKS))
     started = time.monotonic()
     outcome = eraser.work(asked, kernel)  # type: ignore[arg-type]
@@ -84,22 +94,12 @@ def many(folder: Path) -> dict[str, Any]:
     return {"seconds": took, "slowest": SLOWEST_SECONDS, "erased": erased, "told": len(asked.told)}
 
 
-def _lasts(drive: NvmeDrive, seconds: float) -> None:
-    start = drive.start_sanitize
-
-    def lasting(way: str) -> None:
-        start(way)
-        drive.pending = (way, time.monotonic() + seconds)
-
-    drive.start_sanitize = lasting  # type: ignore[method-assign]
-
-
 def waiting(folder: Path) -> float:
     """Per cent of one processor that an order of 24 disks costs while they sanitize: only progress and questions."""
-    drives = [NvmeDrive(f"nvme{number}n1", f"S{number}", seed=number + 1) for number in range(DISKS)]
+    drives = [Lasting(f"nvme{number}n1", f"S{number}", seed=number + 1) for number in range(DISKS)]
     kernel = RealTime(folder, *drives)
     for drive in drives:
-        _lasts(drive, 3600.0)
+        drive.lasts = 3600.0
     asked = Asked(order(*(row(drive, "nvme-sanitize-block") for drive in drives), parallel=DISKS))
     thread = threading.Thread(target=eraser.work, args=(asked, kernel), daemon=True)
     thread.start()

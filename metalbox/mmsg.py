@@ -1,7 +1,7 @@
-"""recvmmsg(2) and sendmmsg(2): many datagrams in one system call, which Python's socket module does not offer.
+"""Many datagrams in one system call: recvmmsg(2) and sendmmsg(2), which Python does not offer, and UDP_SEGMENT.
 
-Both are called in the C library without giving up the interpreter's lock, because the sockets do not block: a lock that
-is given up for each call is taken by another thread and must be waited for.
+The first two are called in the C library without giving up the interpreter's lock, because the sockets do not block: a
+lock that is given up for each call is taken by another thread and must be waited for.
 """
 
 from __future__ import annotations
@@ -10,11 +10,21 @@ import ctypes
 import errno
 import os
 import socket
+import struct
 
 # From <linux/in.h> and <linux/udp.h>; Python 3.11 has no names for them.
 IP_PKTINFO = 8
 UDP_SEGMENT = 103
 NAME_SIZE = 16  # struct sockaddr_in
+PKTINFO = struct.Struct("=I4s4s")  # struct in_pktinfo: interface, our address there, destination address
+_SEGMENT = struct.Struct("=H")
+# The kernel cuts one message into at most 64 datagrams (UDP_MAX_SEGMENTS) of together one IP packet.
+_MAX_SEGMENTS = 64
+_MAX_IP_PAYLOAD = 65507
+# What it says when the card, the route or the kernel itself cannot cut: EIO without checksum offload, EINVAL when a
+# segment is larger than the MTU.
+CANNOT_SEGMENT = frozenset({errno.EIO, errno.EINVAL, errno.EMSGSIZE, errno.ENOPROTOOPT, errno.EOPNOTSUPP})
+
 _DONTWAIT = int(socket.MSG_DONTWAIT)  # an enum costs more than the call's other arguments together
 _NOT_NOW = (errno.EAGAIN, errno.EINTR)
 
@@ -65,6 +75,16 @@ def send(fileno: int, at: int, count: int) -> int:
     Raises OSError about the first of them.
     """
     return _done(_sendmmsg(fileno, at, count, _DONTWAIT))
+
+
+def segment(size: int) -> tuple[int, int, bytes]:
+    """The control message by which the kernel cuts what is sent into datagrams of `size` bytes."""
+    return socket.IPPROTO_UDP, UDP_SEGMENT, _SEGMENT.pack(size)
+
+
+def fitting(size: int) -> int:
+    """How many datagrams of this size one message is cut into at most."""
+    return min(_MAX_SEGMENTS, _MAX_IP_PAYLOAD // max(size, 1))
 
 
 def _done(found: int) -> int:

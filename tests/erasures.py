@@ -10,11 +10,13 @@ from metalbox import __version__, inventory
 from metalbox.config import AcceptRule, Erase
 from metalbox.erasing import Erasing
 from metalbox.ledger import Ledger
+from metalbox.lifecycle import Event
 from metalbox.lives import Lives
 from metalbox.machine import Machine
-from metalbox.moves import Steps
+from metalbox.moves import Moved, Steps
 from metalbox.orderrecords import Order
 from metalbox.orders import claim, done
+from metalbox.rounds import Wish
 from metalbox.signing import SigningKey
 from metalbox.store import Store, sqlite_url
 from metalbox.timeline import Kind
@@ -189,3 +191,9 @@ def verification(data: Mapping[str, Any], **more: Any) -> dict[str, Any]:
         "result": "passed",
         **more,
     }
+
+
+def wish(site: Site, event: Event, **said: Any) -> Moved:
+    """Alice wishes something of the one machine, a second later."""
+    site.now += 1
+    return site.lives.wish(site.store, "sn1001", event, Wish(operator="alice", **said), site.now)

@@ -15,11 +15,11 @@ from metalbox.erasing import ACCOUNT_SECONDS, Erasing
 from metalbox.errors import Refused
 from metalbox.identity import ALIVE_SECONDS
 from metalbox.lifecycle import BOOT_SECONDS, Event
-from metalbox.moves import RESTART_SECONDS, Moved, is_untouchable
+from metalbox.moves import RESTART_SECONDS, is_untouchable
 from metalbox.power.orders import PowerOrder, Verb
 from metalbox.rounds import Wish, from_facts
 from metalbox.timeline import Kind
-from tests.erasures import Site, disk, outcome, report, verification
+from tests.erasures import Site, disk, outcome, report, verification, wish
 
 A, B = disk("A"), disk("B")
 
@@ -30,11 +30,6 @@ def site(tmp_path: Path) -> Iterator[Site]:
     found.report(A, B)
     yield found
     found.store.close()
-
-
-def wish(site: Site, event: Event, **said: Any) -> Moved:
-    site.now += 1
-    return site.lives.wish(site.store, "sn1001", event, Wish(operator="alice", **said), site.now)
 
 
 def kinds(site: Site) -> list[str]:

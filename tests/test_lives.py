@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -14,10 +13,9 @@ from metalbox.erase.methods import Level
 from metalbox.errors import NotFound, Refused
 from metalbox.lifecycle import Event
 from metalbox.lives import APPROVAL_SECONDS, RULES_REST_SECONDS
-from metalbox.moves import Moved
 from metalbox.rounds import Wish, from_facts
 from metalbox.timeline import Kind
-from tests.erasures import Site, disk, report
+from tests.erasures import Site, disk, report, wish
 
 A, B = disk("A"), disk("B")
 
@@ -28,11 +26,6 @@ def site(tmp_path: Path) -> Iterator[Site]:
     found.report(A, B)
     yield found
     found.store.close()
-
-
-def wish(site: Site, event: Event, **said: Any) -> Moved:
-    site.now += 1
-    return site.lives.wish(site.store, "sn1001", event, Wish(operator="alice", **said), site.now)
 
 
 def test_adopt_and_reject_touch_nothing(site: Site) -> None:

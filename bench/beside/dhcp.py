@@ -5,6 +5,7 @@ from __future__ import annotations
 import resource
 import subprocess
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -99,7 +100,7 @@ def measure(run: Run) -> Results:
             with run.start(recipe) as server:
                 server.until(lambda: is_answering(run))
                 with run.profiled(server, f"dhcp-{name}"):
-                    figures = cost(server, lambda name=name: closed(run, name, SECONDS))  # type: ignore[misc]
+                    figures = cost(server, partial(closed, run, name, SECONDS))
                 results.add(CLOSED, name, run.told(CLOSED, name, figures))
     raw = recipes(programs, "raw")
     direct(run, results, {name: recipe for name, recipe in raw.items() if name != peers.ISC_LARGE})
@@ -130,7 +131,7 @@ def direct(run: Run, results: Results, servers: Mapping[str, Recipe]) -> None:
                     "most": most_of(name),
                     "seconds": SHORT_SECONDS,
                 }
-                figures = cost(server, lambda load=load: run.wire.load("dhcpload", relay=CLIENT, **load))  # type: ignore[misc]
+                figures = cost(server, partial(run.wire.load, "dhcpload", relay=CLIENT, **load))
                 results.add(DIRECT, name, run.told(DIRECT, name, figures))
 
 
@@ -157,7 +158,7 @@ def at_80(run: Run, results: Results, servers: Mapping[str, Recipe]) -> None:
             with run.start(recipe) as server:
                 server.until(lambda: is_answering(run))
                 load = {"seconds": SECONDS, "rate": rate, "most": 250_000}
-                figures = cost(server, lambda load=load: run.wire.load("dhcpload", relay=CLIENT, **load))  # type: ignore[misc]
+                figures = cost(server, partial(run.wire.load, "dhcpload", relay=CLIENT, **load))
                 results.add(AT_80, name, run.told(AT_80, name, figures))
 
 
@@ -176,7 +177,7 @@ def witness(run: Run, results: Results, servers: Mapping[str, Recipe]) -> None:
         with run.start(recipe) as server:
             server.until(lambda: is_answering(run))
             load = {"seconds": WITNESS_SECONDS, "rate": rate}
-            ours = cost(server, lambda load=load: run.wire.load("dhcpload", relay=CLIENT, **load))  # type: ignore[misc]
+            ours = cost(server, partial(run.wire.load, "dhcpload", relay=CLIENT, **load))
             results.add(SAME_RATE, name, run.told(SAME_RATE, name, ours))
         best = {"per_second": 0.0}
         # Afresh, for dnsmasq and isc-dhcpd slow down with each lease that they have given.

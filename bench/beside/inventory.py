@@ -77,8 +77,7 @@ def questions(run: Run, server: Running, size: int) -> dict[str, float]:
     """What is asked of a service of this size."""
     folder = server.folder
     found = {"start_seconds": server.until(lambda: rest.is_answering(folder))}
-    time.sleep(1.0)
-    found["rss_mb"] = server.cost().rss
+    found["rss_mb"] = server.settled().rss
     if not size:
         return found
     api = "/api/v1/machines"

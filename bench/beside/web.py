@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import subprocess
+from functools import partial
 from pathlib import Path
 
 from bench.beside import packages, peers
@@ -108,7 +109,7 @@ def cases(run: Run, server: Running) -> list[tuple[str, dict[str, float]]]:
 
     found = []
     for connections in BIG_CONNECTIONS:
-        measured = metered(server, lambda connections=connections: load(BIG, connections, 1))  # type: ignore[misc]
+        measured = metered(server, partial(load, BIG, connections, 1))
         found.append((f"big file x{connections}", sample(measured)))
     found.append((KEPT, sample(metered(server, lambda: load(SMALL + QUERY, 16, 1)))))
     found.append((FRESH, sample(metered(server, lambda: load(SMALL + QUERY, 16, 0)))))

@@ -3,21 +3,11 @@
 from __future__ import annotations
 
 import ctypes
-import errno
 import socket
-import struct
 from collections.abc import Sequence
 
 from metalbox import mmsg
-from metalbox.mmsg import IP_PKTINFO, NAME_SIZE, UDP_SEGMENT, Iovec, Mmsghdr, Msghdr
-
-PKTINFO = struct.Struct("=I4s4s")  # interface, our address there, destination address
-_SEGMENT = struct.Struct("=H")
-# The kernel cuts one call into at most 64 datagrams (UDP_MAX_SEGMENTS) of together one IP packet.
-MAX_SEGMENTS = 64
-MAX_IP_PAYLOAD = 65507
-# When the card, the route or the kernel cannot cut.
-CANNOT_SEGMENT = frozenset({errno.EIO, errno.EINVAL, errno.EMSGSIZE, errno.ENOPROTOOPT, errno.EOPNOTSUPP})
+from metalbox.mmsg import IP_PKTINFO, NAME_SIZE, PKTINFO, Iovec, Mmsghdr, Msghdr
 
 # A message is at most one Ethernet frame, relays and all; what is longer comes cut and is malformed.
 MAX_DATAGRAM = 4096
@@ -95,13 +85,8 @@ def send(sock: socket.socket, data: bytes, target: tuple[str, int], info: bytes 
 
 
 def send_alike(sock: socket.socket, payloads: Sequence[bytes], target: tuple[str, int], info: bytes = b"") -> None:
-    """Send datagrams of one size, at most `fitting(size)`, with one call; all or none. Raises OSError."""
-    ancillary: list[tuple[int, int, bytes]] = [(socket.IPPROTO_UDP, UDP_SEGMENT, _SEGMENT.pack(len(payloads[0])))]
+    """Send datagrams of one size, at most `mmsg.fitting(size)`, with one call; all or none. Raises OSError."""
+    ancillary: list[tuple[int, int, bytes]] = [mmsg.segment(len(payloads[0]))]
     if info:
         ancillary.append((socket.IPPROTO_IP, IP_PKTINFO, info))
     sock.sendmsg(payloads, ancillary, 0, target)
-
-
-def fitting(size: int) -> int:
-    """How many datagrams of this size one call takes."""
-    return min(MAX_SEGMENTS, MAX_IP_PAYLOAD // max(size, 1))

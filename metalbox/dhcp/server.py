@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 from ipaddress import IPv4Address
 from typing import NamedTuple
 
+from metalbox import mmsg
 from metalbox.config import Config, Mode
 from metalbox.dhcp import datagrams, sockets
 from metalbox.dhcp.express import Expresses, Parts, Plan
@@ -407,7 +408,7 @@ class DhcpServer:
                 )
             ]
         else:
-            sent, count = [], datagrams.fitting(len(prompts[0][0]))
+            sent, count = [], mmsg.fitting(len(prompts[0][0]))
             for at in range(0, len(prompts), count):
                 some = prompts[at : at + count]
                 left = self._send_datagrams(port, plan.arrival, plan.route, [prompt[0] for prompt in some])
@@ -425,14 +426,14 @@ class DhcpServer:
         target, info = (route.address, route.port), b""
         if len(port.interface.addresses) > 1:
             # From the very address that the client was told or has asked: iPXE's PXE port takes no other.
-            info = datagrams.PKTINFO.pack(port.interface.index, arrival.server_address.packed, bytes(4))
+            info = mmsg.PKTINFO.pack(port.interface.index, arrival.server_address.packed, bytes(4))
         if len(payloads) > 1 and port.segments:
             try:
                 datagrams.send_alike(port.sock, payloads, target, info)
                 return list(range(len(payloads)))
             except OSError as error:
                 # Whatever it is, each of them meets it again below.
-                port.segments = error.errno not in datagrams.CANNOT_SEGMENT
+                port.segments = error.errno not in mmsg.CANNOT_SEGMENT
         left = []
         for index, data in enumerate(payloads):
             try:

@@ -23,9 +23,6 @@ SO_ATTACH_FILTER = 26
 SO_RCVBUFFORCE = 33
 SOL_PACKET = 263
 PACKET_IGNORE_OUTGOING = 23
-PKTINFO = struct.Struct("=I4s4s")
-# What recvmsg needs for one IP_PKTINFO.
-PKTINFO_SPACE = socket.CMSG_SPACE(PKTINFO.size)
 
 # A rack that gets its power back speaks all at once. The kernel counts about 1.3 KB for a DHCP message: this holds
 # three thousand, which we answer in a tenth of a second.

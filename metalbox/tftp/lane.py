@@ -10,19 +10,19 @@ asked anything else (`Transfer.settle`).
 from __future__ import annotations
 
 import socket
-import struct
 from collections import Counter, OrderedDict, deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from metalbox.mmsg import UDP_SEGMENT
+from metalbox import mmsg
+from metalbox.mmsg import CANNOT_SEGMENT
 from metalbox.tftp import sockets
 from metalbox.tftp.batch import Batch, client_of, key_of
 from metalbox.tftp.content import FileContent, MemoryContent, Sheet
 from metalbox.tftp.packet import Opcode
 from metalbox.tftp.session import Buffer, Session
-from metalbox.tftp.sockets import CANNOT_SEGMENT, Address, Paths
+from metalbox.tftp.sockets import Address, Paths
 
 # An ACK waits in the buffer of its lane until its turn has come, and each takes up to 2.3 KiB of 416.
 LANE_TRANSFERS = 128
@@ -30,14 +30,9 @@ LANE_TRANSFERS = 128
 REMEMBERED_LANES = 3
 MAX_REMEMBERED = 8192
 MAX_LANES = 256
-# The kernel cuts one call into at most 64 datagrams (UDP_MAX_SEGMENTS) of together one IP packet.
-MAX_SEGMENTS = 64
-MAX_IP_PAYLOAD = 65507
 # The first four bytes of an ACK, but for the block.
 ACK_WORD = Opcode.ACK << 16
 NEVER = -1
-
-_SEGMENT = struct.Struct("=H")
 
 
 @dataclass(slots=True, eq=False)
@@ -75,7 +70,7 @@ class Transfer:
     def at_once(self) -> int:
         """Bytes that may go in one call: one DATA, or as many as the kernel cuts."""
         size = self.session.segment
-        return min(MAX_SEGMENTS, MAX_IP_PAYLOAD // size) * size if self.segment else size
+        return mmsg.fitting(size) * size if self.segment else size
 
     def settle(self) -> None:
         """Tell the session what was sent without it."""
@@ -370,7 +365,7 @@ class Lane:
 
 def _send(sock: socket.socket, data: Buffer, segment: int, client: Address) -> None:
     if segment and len(data) > segment:
-        sock.sendmsg([data], [(socket.IPPROTO_UDP, UDP_SEGMENT, _SEGMENT.pack(segment))], 0, client)
+        sock.sendmsg([data], [mmsg.segment(segment)], 0, client)
     else:
         sock.sendto(data, client)
 

@@ -15,18 +15,14 @@ import socket
 import struct
 
 from metalbox.errors import StartError
-from metalbox.mmsg import IP_PKTINFO
+from metalbox.mmsg import IP_PKTINFO, PKTINFO
 
 Address = tuple[str, int]
 
 # From <linux/in.h>; Python 3.11 has no names for them.
 IP_RECVERR = 11
 IP_MTU = 14
-IN_PKTINFO = struct.Struct("=I4s4s")  # interface, our address, destination address
 _EXTENDED_ERROR = struct.Struct("=IBBBBII")  # struct sock_extended_err: errno, origin, type, code, padding, info, data
-# What the kernel says when the card, the route or the kernel itself cannot cut: EIO without checksum offload, EINVAL
-# when a segment is larger than the MTU.
-CANNOT_SEGMENT = frozenset({errno.EIO, errno.EINVAL, errno.EMSGSIZE, errno.ENOPROTOOPT, errno.EOPNOTSUPP})
 MAX_DATAGRAM = 2048
 # ACKs of 128 clients, of which each takes up to 2.3 KiB in the kernel. What is above net.core.rmem_max is cut.
 RECEIVE_BUFFER = 4 * 1024 * 1024
@@ -49,17 +45,17 @@ def listen(address: str, port: int) -> socket.socket:
 
 def receive(sock: socket.socket) -> tuple[bytes, Address, str]:
     """A datagram, its source, and our address to which it was sent; "" when it was sent to all. Raises OSError."""
-    data, ancillary, _, source = sock.recvmsg(MAX_DATAGRAM, socket.CMSG_SPACE(IN_PKTINFO.size))
+    data, ancillary, _, source = sock.recvmsg(MAX_DATAGRAM, socket.CMSG_SPACE(PKTINFO.size))
     for level, kind, value in ancillary:
         if level == socket.IPPROTO_IP and kind == IP_PKTINFO:
-            _, ours, destination = IN_PKTINFO.unpack(value[: IN_PKTINFO.size])
+            _, ours, destination = PKTINFO.unpack(value[: PKTINFO.size])
             return data, source, socket.inet_ntoa(ours) if ours == destination else ""
     return data, source, ""
 
 
 def answer(sock: socket.socket, datagram: bytes, local: str, client: Address) -> None:
     """Send from the address that was asked: a client takes no answer from another of ours. Raises OSError."""
-    info = IN_PKTINFO.pack(0, socket.inet_aton(local), bytes(4))
+    info = PKTINFO.pack(0, socket.inet_aton(local), bytes(4))
     sock.sendmsg([datagram], [(socket.IPPROTO_IP, IP_PKTINFO, info)], 0, client)
 
 

@@ -63,7 +63,7 @@ def test_an_error_of_the_socket_is_raised() -> None:
 def test_one_call_is_many_datagrams() -> None:
     inbox = Inbox(64)
     with pair() as (sender, receiver):
-        sent = [bytes([number]) * 300 for number in range(datagrams.fitting(300))]
+        sent = [bytes([number]) * 300 for number in range(mmsg.fitting(300))]
         assert len(sent) == 64
         datagrams.send_alike(sender, sent, receiver.getsockname())
         assert [data for data, _ in inbox.receive(receiver.fileno())] == sent
@@ -73,7 +73,7 @@ def test_one_call_is_many_datagrams() -> None:
 def test_our_address_is_chosen(together: bool) -> None:
     inbox = Inbox(4)
     with pair() as (_, receiver), socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender:
-        info = datagrams.PKTINFO.pack(0, socket.inet_aton("127.0.0.7"), bytes(4))
+        info = mmsg.PKTINFO.pack(0, socket.inet_aton("127.0.0.7"), bytes(4))
         if together:
             datagrams.send_alike(sender, [b"a", b"b"], receiver.getsockname(), info)
         else:
@@ -85,6 +85,6 @@ def test_our_address_is_chosen(together: bool) -> None:
 
 @pytest.mark.parametrize("size", [0, 1, 300, 1023, 1024, 1472, 40_000])
 def test_how_many_fit(size: int) -> None:
-    count = datagrams.fitting(size)
+    count = mmsg.fitting(size)
     assert 1 <= count <= 64 and count * size <= 65507
     assert count == 64 or (count + 1) * size > 65507
