@@ -27,6 +27,7 @@ from metalbox.errors import StartError
 from metalbox.journal import Journal, Kind
 from metalbox.machine import Mac
 from metalbox.presence import Presence
+from tests.descriptors import opened
 from tests.dhcp.wire import FULL, PROXY, Server
 from tests.netns import Namespaces
 
@@ -495,20 +496,16 @@ async def test_other_peoples_laptops_leave_no_trace() -> None:
         assert not rig.journal.pending
 
 
-def open_files() -> int:
-    return len(list(Path("/proc/self/fd").iterdir()))
-
-
 async def test_closing_leaves_nothing_open() -> None:
     with Namespaces() as net:
         net.link("server", "eth0", "client", "eth0", left_ip=f"{OURS}/24")
-        before = open_files()
+        before = opened()
         rig = Rig(net, FULL.replace("probe: false", "probe: true"))
         with net.inside("server"):
             rig.server.open()
-        assert open_files() == before + 5
+        assert len(opened() - before) == 5
         rig.server.close()
-        assert open_files() == before
+        assert not opened() - before
         assert rig.server.listening == []
 
 

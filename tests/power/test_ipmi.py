@@ -21,6 +21,7 @@ from metalbox.lab.services import default_folder
 from metalbox.power import Device, Endpoint, Mode, Override, Power, connect
 from metalbox.power.ipmi import THREADS, Ipmi
 from metalbox.power.ipmisession import Patience
+from tests.descriptors import opened
 from tests.power.contract import Contract, Peer
 from tests.power.ipmi_peers import (
     GUID,
@@ -182,22 +183,18 @@ async def test_identify_counts_to_255(bmc: Simulator, power: Power) -> None:
 
 
 async def test_one_session_serves_many_verbs_and_is_given_back(bmc: Simulator) -> None:
-    files = _descriptors()
+    before = opened()
     with Wire(bmc.port, lambda data, _: (data, None)) as wire:
         driver = connect(endpoint(wire.port))
         for _ in range(5):
             await driver.is_on()
         assert sum(payload_type(data) == RAKP_1 for data, _ in wire.seen) == 1
-        before = len(wire.seen)
+        said = len(wire.seen)
         await driver.close()
         # Close session, and its answer; more of them when the computer is slow and it is said again.
-        assert {from_bmc for data, from_bmc in wire.seen[before:] if is_in_session(data)} == {False, True}
-    assert _descriptors() == files
+        assert {from_bmc for data, from_bmc in wire.seen[said:] if is_in_session(data)} == {False, True}
+    assert not opened() - before
     _no_io_thread()
-
-
-def _descriptors() -> int:
-    return len(list(Path("/proc/self/fd").iterdir()))
 
 
 def _no_io_thread() -> None:
@@ -230,7 +227,7 @@ async def _until_idle() -> None:
 
 
 async def test_a_caller_that_left_leaves_no_socket(bmc: Simulator) -> None:
-    files = _descriptors()
+    before = opened()
     held = threading.Event()
     with Wire(bmc.port, lambda data, _: (None if held.is_set() else data, None)) as wire:
         driver = Ipmi(endpoint(wire.port))
@@ -245,7 +242,7 @@ async def test_a_caller_that_left_leaves_no_socket(bmc: Simulator) -> None:
         await _until_idle()
         assert await driver.is_on() in (True, False)
         await driver.close()
-    assert _descriptors() == files
+    assert not opened() - before
 
 
 async def test_a_command_without_answer_is_not_said_twice(bmc: Simulator) -> None:

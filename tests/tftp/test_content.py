@@ -20,6 +20,7 @@ from metalbox.tftp.content import (
     sheet_blocks,
 )
 from metalbox.tftp.packet import build_data
+from tests.descriptors import opened
 
 
 def whole(content: FileContent | MemoryContent, blksize: int, count: int) -> bytes:
@@ -61,15 +62,12 @@ def test_a_file_is_open_once_and_not_longer_than_it_is_read(tmp_path: Path) -> N
     (tmp_path / "f").write_bytes(b"text")
     shelf = Shelf()
 
-    def descriptors() -> int:
-        return len(list(Path("/proc/self/fd").iterdir()))
-
-    before = descriptors()
+    before = opened()
     contents = [shelf.open(tmp_path / "f") for _ in range(5)]
-    assert descriptors() == before + 1
+    assert len(opened() - before) == 1
     for content in contents:
         content.close()
-    assert descriptors() == before
+    assert not opened() - before
     again = shelf.open(tmp_path / "f")
     assert bytes(again.cut(512)(1, 1)) == b"\0\3\0\1text"
     again.close()

@@ -17,6 +17,7 @@ import pytest
 from metalbox.web.conditional import Part
 from metalbox.web.sender import NICE, PIECE, TRICKLE, Sender, Transfer
 from metalbox.web.turns import LOOK_SECONDS
+from tests.descriptors import opened
 
 SIZE = 3 * PIECE + 12345
 TICK = 0.01
@@ -64,10 +65,6 @@ def drain(client: socket.socket, size: int) -> bytes:
     while len(found) < size and (chunk := client.recv(1 << 20)):
         found += chunk
     return bytes(found)
-
-
-def descriptors() -> int:
-    return len([*Path("/proc/self/fd").iterdir()])
 
 
 async def end(transfer: Transfer) -> str:
@@ -162,14 +159,14 @@ async def test_a_stalled_client_holds_its_place_no_longer_than_somebody_waits_fo
 
 
 async def test_a_dropped_transfer_frees_its_place_and_its_descriptors(bench: Bench) -> None:
-    before = descriptors()
+    before = opened()
     for _ in range(20):
         transfer, client = bench.begin()
         bench.sender.drop(transfer)
         assert await end(transfer) == "dropped"
         bench.sender.drop(transfer)
         client.close()
-    assert descriptors() == before
+    assert not opened() - before
     transfer, client = bench.begin()
     assert len(await asyncio.to_thread(drain, client, SIZE)) == SIZE
     assert await end(transfer) == ""
