@@ -182,7 +182,9 @@ async def test_a_file_that_became_shorter_ends_with_an_error(bench: Bench) -> No
 async def test_a_fault_in_the_thread_breaks_transfers_off_and_the_next_one_is_served(
     bench: Bench, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    first, _ = bench.begin()
+    first, client = bench.begin()
+    # The fault is for the second: after one the turns are others.
+    await asyncio.to_thread(drain, client, 1)
     with monkeypatch.context() as patch:
         patch.setattr(bench.sender.turns, "come", lambda now: 1 / 0)
         second, _ = bench.begin()
