@@ -25,8 +25,8 @@ PRUNE_STEP = 500
 # What only a machine that boots sends.
 BOOT_KINDS = (Kind.DHCP, Kind.TFTP, Kind.HTTP, Kind.DECISION, Kind.AGENT)
 
-# An Entry's fields in their order, which is that of the columns.
-Line = tuple[int, float, float, int, Kind, Mac | None, int | None, str, dict[str, Any]]
+# An Entry's fields in their order, which is that of the columns; the data may be JSON already.
+Line = tuple[int, float, float, int, Kind, Mac | None, int | None, str, dict[str, Any] | str]
 Subject = tuple[str, int | str]  # ("machine_id", 7) or ("mac", "52:54:00:ab:cd:ef")
 
 
@@ -107,7 +107,8 @@ class Events:
             ids.append(number)
             # A subclass of str takes the driver the long way round.
             owner = None if mac is None else str(mac)
-            rows.append((number, at, last_at, count, kind.value, owner, machine_id, storable(text), dump(data)))
+            encoded = data if isinstance(data, str) else dump(data)
+            rows.append((number, at, last_at, count, kind.value, owner, machine_id, storable(text), encoded))
         self._upsert.write(rows)
         return ids
 

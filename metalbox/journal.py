@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import json
 import logging
 from collections import Counter, OrderedDict, deque
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from sqlalchemy.exc import DBAPIError
@@ -37,41 +39,16 @@ POSTPONED_MOST = 98_304
 SEEN_TURNS = 25
 # One transaction of this many lines takes about 1 ms; commits of leases wait behind it.
 BATCH = 128
+# So many lines stay behind while sources have more to tell: the next message of a conversation makes none of its own.
+LINGER = 256
+# What a line keeps as it came; a client that says the same again and again is put into words.
+MAX_TALES = 4
 # A minute of 300 lines a second. One line takes about 1 KiB.
 MAX_PENDING = 20_000
 # Lines that may still grow.
 MAX_OPEN = 8192
 
 Key = tuple[Mac | None, Kind, str]
-
-
-@dataclass(slots=True, eq=False)
-class _Draft:
-    """A line that may still grow. `id` is 0 until it was stored; `data` is replaced, never changed in place."""
-
-    serial: int
-    at: float
-    last_at: float
-    count: int
-    kind: Kind
-    mac: Mac | None
-    machine_id: int | None
-    text: str
-    data: dict[str, Any]
-    id: int = 0
-
-    def line(self) -> Line:
-        return (
-            self.id,
-            self.at,
-            self.last_at,
-            self.count,
-            self.kind,
-            self.mac,
-            self.machine_id,
-            self.text,
-            self.data,
-        )
 
 
 class Source(Protocol):
@@ -81,6 +58,76 @@ class Source(Protocol):
 
     def tell(self, count: int) -> None:
         """Record the oldest so many. Only the journal calls it, for what is recorded then asks nobody."""
+
+
+class Wording(Protocol):
+    """Who puts tales into words: what happened, kept as it came until the line is written or shown."""
+
+    def text(self, tale: Any) -> str:
+        """The sentence."""
+
+    def data(self, tale: Any) -> dict[str, Any]:
+        """The same for programs."""
+
+    def encode(self, tales: Sequence[Any]) -> str:
+        """JSON of the data of all of them, merged as `merge_data` does."""
+
+
+@dataclass(slots=True, eq=False)
+class _Draft:
+    """A line that may still grow. `id` is 0 until it was stored; `data` is replaced, never changed in place.
+
+    `tales` came after what is in `text` and `data`.
+    """
+
+    serial: int
+    at: float
+    last_at: float
+    count: int
+    kind: Kind
+    mac: Mac | None
+    machine_id: int | None
+    text: str = ""
+    data: dict[str, Any] = field(default_factory=dict)
+    wording: Wording | None = None
+    tales: list[Any] = field(default_factory=list)
+    id: int = 0
+
+    def settle(self) -> None:
+        """Put what is kept as it came into words."""
+        if self.wording is not None:
+            self.text = self.wording.text(self.tales[-1])
+            for tale in self.tales:
+                self.data = merge_data(self.data, self.wording.data(tale))
+            self.wording, self.tales = None, []
+
+    def line(self) -> Line:
+        """The row; the data as JSON where nobody had to look at it."""
+        text: str = self.text
+        data: dict[str, Any] | str = self.data
+        if self.wording is not None:
+            if self.data:
+                self.settle()
+                text, data = self.text, self.data
+            else:
+                text, data = self.wording.text(self.tales[-1]), self.wording.encode(self.tales)
+        return (
+            self.id,
+            self.at,
+            self.last_at,
+            self.count,
+            self.kind,
+            self.mac,
+            self.machine_id,
+            text,
+            data,
+        )
+
+    def entry(self) -> Entry:
+        """The same for readers."""
+        number, at, last_at, count, kind, mac, machine_id, text, data = self.line()
+        read = json.loads(data) if isinstance(data, str) else data
+        return Entry(number, at, last_at, count, kind, mac, machine_id, text, read)
 
 
 def is_postponed(before: int, now: int, postponed: int) -> bool:
@@ -123,18 +170,31 @@ class Journal:
         if not self._is_asking:
             # What DHCP has said to a machine stands before what the machine did then.
             self.ask(IN_ORDER)
+        draft = self._draft(kind, now, mac, key)
+        draft.settle()
+        draft.text = text
+        draft.machine_id = machine_id or draft.machine_id
+        if data:
+            draft.data = merge_data(draft.data, data) if draft.data else data
+
+    def keep(self, kind: Kind, tale: Any, wording: Wording, *, now: float, mac: Mac, key: str) -> None:
+        """The same as `record` for a source that was asked: what it tells is put into words when it is wanted."""
+        draft = self._draft(kind, now, mac, key)
+        if draft.wording is not wording or len(draft.tales) >= MAX_TALES:
+            draft.settle()
+            draft.wording = wording
+        draft.tales.append(tale)
+
+    def _draft(self, kind: Kind, now: float, mac: Mac | None, key: str) -> _Draft:
+        """The line that grows by what happens now, or a new one. It is to be stored."""
         name = (mac, kind, key)
         draft = self._open.get(name) if key else None
         if draft is not None and now - draft.last_at <= COALESCE_SECONDS:
             draft.count += 1
             draft.last_at = max(now, draft.last_at)
-            draft.text = text
-            draft.machine_id = machine_id or draft.machine_id
-            if data:
-                draft.data = merge_data(draft.data, data)
         else:
             self._serial += 1
-            draft = _Draft(self._serial, now, now, 1, kind, mac, machine_id, text, data or {})
+            draft = _Draft(self._serial, now, now, 1, kind, mac, None)
             if key:
                 self._open[name] = draft
                 self._open.move_to_end(name)
@@ -146,6 +206,7 @@ class Journal:
                 self._low.append(draft.serial)
             if len(self._pending) > MAX_PENDING:
                 self._drop_one()
+        return draft
 
     def _drop_one(self) -> None:
         """Give up the oldest line of little value, else the oldest line."""
@@ -162,7 +223,7 @@ class Journal:
     def pending(self) -> list[Entry]:
         """The lines that are not stored yet, oldest first."""
         self.ask(sum(len(source) for source in self.sources))
-        return [Entry(*draft.line()) for draft in self._pending.values()]
+        return [draft.entry() for draft in self._pending.values()]
 
     async def run(self) -> None:
         """Store what was recorded, five times a second, until cancelled. `close` stores the rest."""
@@ -204,10 +265,15 @@ class Journal:
     async def _write(self) -> None:
         database = self._database
         # What comes meanwhile is for the next time: under load there is no end of it.
-        left = len(self._pending) + sum(len(source) for source in self.sources)
+        untold = sum(len(source) for source in self.sources)
+        left = len(self._pending) + untold
         while left > 0 and database is not None:
+            self.ask(BATCH)
+            untold -= BATCH
+            if untold > 0 and len(self._pending) < BATCH + LINGER:
+                await asyncio.sleep(0)
+                continue
             left -= BATCH
-            self._gather()
             batch = [self._pending.popitem(last=False)[1] for _ in range(min(BATCH, len(self._pending)))]
             if not batch:
                 break
@@ -225,10 +291,6 @@ class Journal:
             self._woken_at = database.store.last_event_id
             fresh, self._fresh = self._fresh, asyncio.Event()
             fresh.set()
-
-    def _gather(self) -> None:
-        """Ask the sources for as much as one batch still takes."""
-        self.ask(BATCH - len(self._pending))
 
     def ask(self, count: int) -> None:
         """Let each source that has something record at most so much; what it records asks nobody."""

@@ -12,6 +12,7 @@ from sqlalchemy.exc import OperationalError
 
 from metalbox import journal as journal_module
 from metalbox.config import Timeline
+from metalbox.entries import Line
 from metalbox.journal import MAX_OPEN, MAX_PENDING, Entry, Journal, Kind, is_postponed
 from metalbox.machine import Mac
 from metalbox.store import Database, Store, sqlite_url
@@ -294,6 +295,41 @@ async def test_sources_are_asked_in_batches_and_before_anybody_reads(database: D
     assert max(talker.asked) <= journal_module.BATCH
     talker.left = 2
     assert [entry.text for entry in journal.pending] == ["2", "1"]
+
+
+async def test_messages_of_one_conversation_are_stored_as_one_line_also_in_a_flood(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Flood:
+        """Who asks is answered, and asks again when two hundred others have."""
+
+        def __init__(self, journal: Journal) -> None:
+            self.left = [number for start in range(0, 1000, 200) for number in [*range(start, start + 200)] * 2]
+            self.journal = journal
+            journal.sources.append(self)
+
+        def __len__(self) -> int:
+            return len(self.left)
+
+        def tell(self, count: int) -> None:
+            for number in self.left[:count]:
+                self.journal.record(Kind.DHCP, "asks", now=1.0, mac=MAC, key=f"{number}")
+            del self.left[:count]
+
+    rows: list[int] = []
+    save = Store.save_lines
+
+    def spy(store: Store, lines: Sequence[Line]) -> list[int]:
+        rows.append(len(lines))
+        return save(store, lines)
+
+    monkeypatch.setattr(Store, "save_lines", spy)
+    journal = Journal(database)
+    Flood(journal)
+    await journal.flush()
+    assert [entry.count for entry in await stored(database)] == [2] * 1000
+    assert sum(rows) == 1000
+    assert max(rows) <= journal_module.BATCH
 
 
 def test_what_sources_have_stands_before_what_is_recorded_later() -> None:

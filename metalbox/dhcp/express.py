@@ -123,14 +123,11 @@ class Plan:
             machine_id=parts[self.machine_id],
         )
 
-    def story(self, parts: Parts, address: str) -> tuple[str, str, dict[str, Any]]:
-        """The sentence, the key and the data for the journal, as `describe` and the exchange make them."""
-        data = {**self.data, "address": address}
-        if self.is_talkative:
-            client = self.client("", parts)
-            data.update({name: value for name, value in zip(TOLD, client[2:], strict=True) if value})
-        before, after = self.sentence
-        return f"{before}{address}{after}", self.key + parts[0].hex(), data
+    def told(self, parts: Parts) -> dict[str, str]:
+        """What the journal's data has of the client, but for its addresses."""
+        if not self.is_talkative:
+            return {}
+        return {name: value for name, value in zip(TOLD, self.client("", parts)[2:], strict=True) if value}
 
 
 # The answer, its plan, what filled the holes, the lease that it gives, and its change of the store.

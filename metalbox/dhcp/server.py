@@ -472,12 +472,8 @@ class DhcpServer:
             for _, _, lease, _ in sent:
                 self._heard_bmc(Mac(lease.mac), "" if is_offer else lease.address, pattern.vendor_class)
         ended = time.perf_counter()
-        self._telling.add(
-            [
-                (lease.mac, (plan, parts, lease), "", int((ended - started) * 1e6), now)
-                for _, parts, lease, started in sent
-            ]
-        )
+        said = [(lease.mac, parts, lease.address, int((ended - started) * 1e6)) for _, parts, lease, started in sent]
+        self._telling.add_alike(plan, said, now)
 
     def _ignore(self, outcome: Ignored, arrival: Arrival, started: float, now: float) -> None:
         word = "noted" if outcome.change is not None else "ignored"
@@ -503,4 +499,4 @@ class DhcpServer:
         # The daily talk of a site's own machines with its own server is not ours to remember.
         if ignored and exchange.mode != Mode.FULL and not is_boot and not self._presence.is_booting(mac, now):
             return
-        self._telling.add([(mac, exchange, ignored, int((time.perf_counter() - started) * 1e6), now)])
+        self._telling.add(exchange, ignored, int((time.perf_counter() - started) * 1e6), now)

@@ -66,8 +66,9 @@ class Both:
             where = where._replace(address=lease.address, mac=parts[2])
         assert where == wanted.route
         assert plan.exchange(parts, lease.number) == wanted.exchange
-        story = (describe(wanted.exchange), wanted.exchange.key, wanted.exchange.data())
-        assert plan.story(parts, lease.address) == story
+        assert plan.key + parts[0].hex() == wanted.exchange.key
+        assert lease.address.join(plan.sentence) == describe(wanted.exchange)
+        assert {**plan.data, **plan.told(parts), "address": lease.address} == wanted.exchange.data()
         self.hits += 1
         return True
 
