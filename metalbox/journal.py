@@ -41,6 +41,8 @@ SEEN_TURNS = 25
 BATCH = 128
 # So many lines stay behind while sources have more to tell: the next message of a conversation makes none of its own.
 LINGER = 256
+# The log of a source is for people: beyond so many lines a second it only says how many more there were.
+MAX_LOGGED = 500
 # What a line keeps as it came; a client that says the same again and again is put into words.
 MAX_TALES = 4
 # A minute of 300 lines a second. One line takes about 1 KiB.
@@ -128,6 +130,28 @@ class _Draft:
         number, at, last_at, count, kind, mac, machine_id, text, data = self.line()
         read = json.loads(data) if isinstance(data, str) else data
         return Entry(number, at, last_at, count, kind, mac, machine_id, text, read)
+
+
+class Valve:
+    """Lets a bounded number of lines a second into a log; all of them are in the timeline anyway."""
+
+    def __init__(self, log: logging.Logger) -> None:
+        self._log = log
+        self._second = 0
+        self._count = 0
+
+    def log(self, level: int, now: float, who: str, text: str) -> None:
+        """One line of the second in which it happened."""
+        if not self._log.isEnabledFor(level):
+            return
+        if int(now) != self._second:
+            if self._count > MAX_LOGGED:
+                surplus = self._count - MAX_LOGGED
+                self._log.info("%d more lines of the same second are in the timeline only", surplus)
+            self._second, self._count = int(now), 0
+        self._count += 1
+        if self._count <= MAX_LOGGED:
+            self._log.log(level, "%s: %s", who, text)
 
 
 def is_postponed(before: int, now: int, postponed: int) -> bool:

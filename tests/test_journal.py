@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from sqlalchemy.exc import OperationalError
 from metalbox import journal as journal_module
 from metalbox.config import Timeline
 from metalbox.entries import Line
-from metalbox.journal import MAX_OPEN, MAX_PENDING, Entry, Journal, Kind, is_postponed
+from metalbox.journal import MAX_LOGGED, MAX_OPEN, MAX_PENDING, Entry, Journal, Kind, Valve, is_postponed
 from metalbox.machine import Mac
 from metalbox.store import Database, Store, sqlite_url
 from tests.counting import calls
@@ -330,6 +331,24 @@ async def test_messages_of_one_conversation_are_stored_as_one_line_also_in_a_flo
     assert [entry.count for entry in await stored(database)] == [2] * 1000
     assert sum(rows) == 1000
     assert max(rows) <= journal_module.BATCH
+
+
+def test_a_log_gets_a_bounded_number_of_lines_a_second(caplog: pytest.LogCaptureFixture) -> None:
+    log = logging.getLogger("metalbox.dhcp")
+    caplog.set_level(logging.INFO, log.name)
+    valve = Valve(log)
+    for number in range(MAX_LOGGED + 7):
+        valve.log(logging.INFO, 5.0 + number / 1e4, "a", f"{number}")
+        valve.log(logging.DEBUG, 5.0, "a", "is not asked for")
+    assert [record.getMessage() for record in caplog.records] == [f"a: {number}" for number in range(MAX_LOGGED)]
+    caplog.clear()
+    valve.log(logging.INFO, 6.0, "b", "the next second")
+    valve.log(logging.INFO, 8.0, "b", "another")
+    assert [record.getMessage() for record in caplog.records] == [
+        "7 more lines of the same second are in the timeline only",
+        "b: the next second",
+        "b: another",
+    ]
 
 
 def test_what_sources_have_stands_before_what_is_recorded_later() -> None:

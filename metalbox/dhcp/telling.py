@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 from metalbox.dhcp.exchange import Exchange
 from metalbox.dhcp.express import Parts, Plan
 from metalbox.dhcp.wording import describe
-from metalbox.journal import Journal, Kind
+from metalbox.journal import Journal, Kind, Valve
 from metalbox.machine import Mac
 from metalbox.records import dump
 from metalbox.timeline import merge_data
@@ -24,8 +24,6 @@ log = logging.getLogger("metalbox.dhcp")
 
 # About 60 MB. What comes then costs the oldest their line: an answer is worth more than its story.
 MAX_UNTOLD = 131_072
-# With more than this to tell (1,000 packets a second) a line in the log for each of them says nothing to anybody.
-MAX_LOGGED = 200
 # Kinds of conversations whose words are remembered.
 MAX_FRAMES = 1024
 # Clients that are an operating system or a BMC; all others are in a boot.
@@ -66,6 +64,7 @@ class Telling:
         self._count = 0
         self._told = 0
         self._frames: dict[tuple[Plan, ...], str] = {}
+        self._valve = Valve(log)
         journal.sources.append(self)
 
     def __len__(self) -> int:
@@ -107,27 +106,27 @@ class Telling:
 
     def tell(self, count: int) -> None:
         """Record the oldest so many."""
-        is_logged = log.isEnabledFor(logging.INFO) and self._count <= MAX_LOGGED
         last = max(0, self._count - count)
         while self._count > last:
             told = self._take(self._count - last)
             if isinstance(told, _One):
-                self._tell_one(told, is_logged=is_logged)
+                self._tell_one(told)
                 continue
             plan, alike, now = told
             keep, key = self._journal.keep, plan.key
+            level = _level(plan.pattern.client)
+            is_logged = log.isEnabledFor(level)
             for mac, parts, address, micros in alike:
                 tale = (plan, parts, address, micros)
                 keep(Kind.DHCP, tale, self, now=now, mac=Mac(mac), key=key + parts[0].hex())
                 if is_logged:
-                    _log(plan.pattern.client, mac, self.text(tale))
+                    self._valve.log(level, now, mac, self.text(tale))
 
-    def _tell_one(self, told: _One, *, is_logged: bool) -> None:
+    def _tell_one(self, told: _One) -> None:
         mac, exchange, ignored, micros, now = told
         text, data = describe(exchange, ignored), {**exchange.data(ignored), "micros": micros}
         self._journal.record(Kind.DHCP, text, now=now, mac=mac, key=exchange.key, data=data)
-        if is_logged:
-            _log(exchange.client, mac, text)
+        self._valve.log(_level(exchange.client), now, mac, text)
 
     def text(self, tale: Tale) -> str:
         """As `describe` says it."""
@@ -164,5 +163,5 @@ def _frame(plans: Sequence[Plan]) -> str:
     return dump(data).removesuffix("}")
 
 
-def _log(client: str, mac: str, text: str) -> None:
-    log.log(logging.DEBUG if client in NOT_BOOTING else logging.INFO, "%s: %s", mac, text)
+def _level(client: str) -> int:
+    return logging.DEBUG if client in NOT_BOOTING else logging.INFO

@@ -10,7 +10,7 @@ import logging
 from collections import Counter, deque
 from typing import NamedTuple
 
-from metalbox.journal import Journal, Kind
+from metalbox.journal import Journal, Kind, Valve
 from metalbox.machine import Mac
 from metalbox.presence import Presence
 from metalbox.tftp import wording
@@ -52,6 +52,7 @@ class Telling:
         self._presence = presence
         self._counters = counters
         self._untold: deque[Ended | Refused] = deque()
+        self._valve = Valve(log)
         journal.sources.append(self)
 
     def __len__(self) -> int:
@@ -84,5 +85,5 @@ class Telling:
                 assert outcome is not None
                 text = wording.ending(told.name, told.size, told.session, outcome, told.seconds)
                 data = wording.ending_data(told.name, told.session, outcome, told.seconds)
-            log.log(level, "%s: %s", mac or address, text)
+            self._valve.log(level, told.at, mac or address, text)
             self._journal.record(Kind.TFTP, text, now=told.at, mac=mac, key=key, data={**data, "address": address})

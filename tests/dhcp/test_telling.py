@@ -131,18 +131,6 @@ def test_what_was_answered_by_plan_is_told_like_all_else(caplog: pytest.LogCaptu
     assert len(caplog.records) == 2
 
 
-def test_a_flood_is_not_logged_line_by_line(caplog: pytest.LogCaptureFixture) -> None:
-    journal = Journal()
-    told = Telling(journal, Counter())
-    with caplog.at_level(logging.INFO, "metalbox.dhcp"):
-        for number in range(telling.MAX_LOGGED + 50):
-            told.add(said(number), "", 7, NOW)
-        journal.ask(50)
-        assert not caplog.records
-        journal.ask(3)
-        assert len(caplog.records) == 3
-
-
 @pytest.mark.parametrize("seed", range(8))
 def test_the_lines_are_the_same_whichever_way_they_were_kept(seed: int) -> None:
     """Conversations of any course, asked for at any time, with the repeats and the change of kind that clients have."""
