@@ -11,9 +11,10 @@ from typing import Any
 
 import sqlalchemy as sa
 
-# SQLite has place for 32,766 values in a statement; more rows in one make it no faster. Powers of two only, so that
-# the driver finds each of them prepared.
+# SQLite has place for 32,766 values in a statement; more rows in one make it no faster. So few sizes that the driver
+# finds each of them prepared, and so many that nearly all batches are two statements.
 MOST_ROWS = 128
+EXACT_ROWS, GRAIN = 16, 8
 
 
 class Upsert:
@@ -48,7 +49,8 @@ class Upsert:
             return
         at = 0
         while at < len(rows):
-            count = min(MOST_ROWS, 1 << (len(rows) - at).bit_length() - 1)
+            left = min(MOST_ROWS, len(rows) - at)
+            count = left if left <= EXACT_ROWS else left - left % GRAIN
             values = tuple([value for row in rows[at : at + count] for value in row])
             self._connection.exec_driver_sql(self._statement(count), values)
             at += count

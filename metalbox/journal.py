@@ -11,7 +11,8 @@ import itertools
 import json
 import logging
 from collections import Counter, OrderedDict, deque
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -30,8 +31,9 @@ log = logging.getLogger("metalbox.journal")
 FLUSH_SECONDS = 0.2
 # So much a source may say before somebody else's line, to be in order: more than comes between two lines of a boot.
 IN_ORDER = 256
-# Sources that have this much more to tell after one turn (10,000 packets a second) are left alone: whoever reads asks
-# for it at once, and packets do not wait for the database. Not for longer than a few turns, nor beyond what they keep.
+# Sources that get this much to tell in one turn (10,000 packets a second) are left alone: whoever reads asks for it at
+# once, and packets do not wait for the database; what is told goes with the leases, in transactions that are made
+# anyway. Not for longer than a few turns, nor beyond what sources keep.
 PRESSED = 2000
 POSTPONED_TURNS = 10
 POSTPONED_MOST = 98_304
@@ -154,9 +156,22 @@ class Valve:
             self._log.log(level, "%s: %s", who, text)
 
 
-def is_postponed(before: int, now: int, postponed: int) -> bool:
-    """Whether this turn is left to packets: by what sources had to tell a turn ago and now, and turns left out."""
-    return now - before >= PRESSED and postponed < POSTPONED_TURNS and now < POSTPONED_MOST
+def is_postponed(got: int, waiting: int, postponed: int) -> bool:
+    """Whether this turn is left to packets: by what sources got in a turn and have to tell, and turns left out."""
+    return got >= PRESSED and postponed < POSTPONED_TURNS and waiting < POSTPONED_MOST
+
+
+def keeps_up(got: int, waiting: int, carried: int) -> bool:
+    """Whether nothing is late although no turn was taken: a flood's lines, `carried` of them, go with the leases."""
+    return carried > 0 and got >= PRESSED and waiting < POSTPONED_MOST
+
+
+@dataclass(slots=True, eq=False)
+class Batch:
+    """Lines on their way into the database, and the ids that they got there."""
+
+    lines: list[Line]
+    ids: list[int] = field(default_factory=list)
 
 
 class Journal:
@@ -176,6 +191,13 @@ class Journal:
         self._low: deque[int] = deque()
         self._open: OrderedDict[Key, _Draft] = OrderedDict()
         self._writing: asyncio.Task[None] | None = None
+        # Held while lines are on their way: one that grows meanwhile must not set out before it has its id.
+        self._storing = asyncio.Lock()
+        # How much sources have told in all, lines that went as passengers since the last turn, and whether the last
+        # of them were put off.
+        self._told = 0
+        self._carried = 0
+        self._is_refused = False
         self._fresh = asyncio.Event()
         self._woken_at = 0
 
@@ -204,10 +226,11 @@ class Journal:
     def keep(self, kind: Kind, tale: Any, wording: Wording, *, now: float, mac: Mac, key: str) -> None:
         """The same as `record` for a source that was asked: what it tells is put into words when it is wanted."""
         draft = self._draft(kind, now, mac, key)
-        if draft.wording is not wording or len(draft.tales) >= MAX_TALES:
+        if draft.wording is wording and len(draft.tales) < MAX_TALES:
+            draft.tales.append(tale)
+        else:
             draft.settle()
-            draft.wording = wording
-        draft.tales.append(tale)
+            draft.wording, draft.tales = wording, [tale]
 
     def _draft(self, kind: Kind, now: float, mac: Mac | None, key: str) -> _Draft:
         """The line that grows by what happens now, or a new one. It is to be stored."""
@@ -246,7 +269,7 @@ class Journal:
     @property
     def pending(self) -> list[Entry]:
         """The lines that are not stored yet, oldest first."""
-        self.ask(sum(len(source) for source in self.sources))
+        self.ask(self._untold())
         return [draft.entry() for draft in self._pending.values()]
 
     async def run(self) -> None:
@@ -254,15 +277,20 @@ class Journal:
         database = self._database
         assert database is not None, "a journal without a database has nothing to run"
         await database.run(Store.find_overfull, self._settings.entries_per_machine)
-        told = postponed = 0
+        got = postponed = 0
         for turn in itertools.count(1):
             await asyncio.sleep(FLUSH_SECONDS)
-            before, told = told, sum(len(source) for source in self.sources)
-            postponed = postponed + 1 if is_postponed(before, told, postponed) else 0
-            if postponed:
+            before, waiting = got, self._untold()
+            got = self._told + waiting
+            if is_postponed(got - before, waiting, postponed):
+                postponed += 1
+                self._wake()
                 continue
+            postponed = 0
             try:
-                await self.flush()
+                if not keeps_up(got - before, waiting, self._carried):
+                    await self.flush()
+                self._carried = 0
                 await database.run(Store.prune_step, self._settings.entries_per_machine, self._settings.entries_total)
                 if turn % SEEN_TURNS == 0:
                     await database.run(Store.save_seen)
@@ -289,7 +317,7 @@ class Journal:
     async def _write(self) -> None:
         database = self._database
         # What comes meanwhile is for the next time: under load there is no end of it.
-        untold = sum(len(source) for source in self.sources)
+        untold = self._untold()
         left = len(self._pending) + untold
         while left > 0 and database is not None:
             self.ask(BATCH)
@@ -298,23 +326,56 @@ class Journal:
                 await asyncio.sleep(0)
                 continue
             left -= BATCH
-            batch = [self._pending.popitem(last=False)[1] for _ in range(min(BATCH, len(self._pending)))]
-            if not batch:
-                break
+            async with self._leaving(BATCH) as batch:
+                if not batch.lines:
+                    break
+                batch.ids = await database.run(Store.save_lines, batch.lines)
+        self._low.clear()
+        self._is_refused = False
+        self._wake()
+
+    @asynccontextmanager
+    async def passengers(self, most: int) -> AsyncIterator[Batch]:
+        """Lines that go with somebody else's transaction, so that a flood costs no others: none when there is little.
+
+        The block sets their ids. When it fails they stay, and all travel by themselves until that was possible.
+        """
+        if not most or self._storing.locked() or self._is_refused or self._untold() < PRESSED:
+            yield Batch([])
+            return
+        # Each may have been an offer and an answer; what lingers stays behind.
+        self.ask(2 * most)
+        self._is_refused = True
+        async with self._leaving(min(most, len(self._pending) - LINGER)) as batch:
+            yield batch
+        self._is_refused = False
+        self._carried += len(batch.lines)
+
+    @asynccontextmanager
+    async def _leaving(self, most: int) -> AsyncIterator[Batch]:
+        """The oldest lines; the block stores them and sets their ids. Those that it does not store stay."""
+        async with self._storing:
+            drafts = [self._pending.popitem(last=False)[1] for _ in range(min(most, len(self._pending)))]
+            batch = Batch([draft.line() for draft in drafts])
             try:
-                ids = await database.run(Store.save_lines, [draft.line() for draft in batch])
+                yield batch
             except BaseException:
-                for draft in reversed(batch):
+                for draft in reversed(drafts):
                     self._pending[draft.serial] = draft
                     self._pending.move_to_end(draft.serial, last=False)
                 raise
-            for draft, number in zip(batch, ids, strict=True):
+            for draft, number in zip(drafts, batch.ids, strict=True):
                 draft.id = number
-        self._low.clear()
-        if database is not None and database.store.last_event_id != self._woken_at:
-            self._woken_at = database.store.last_event_id
+
+    def _wake(self) -> None:
+        """Whoever waits for new lines looks whether there are some."""
+        if self._database is not None and self._database.store.last_event_id != self._woken_at:
+            self._woken_at = self._database.store.last_event_id
             fresh, self._fresh = self._fresh, asyncio.Event()
             fresh.set()
+
+    def _untold(self) -> int:
+        return sum([len(source) for source in self.sources])
 
     def ask(self, count: int) -> None:
         """Let each source that has something record at most so much; what it records asks nobody."""
@@ -323,8 +384,9 @@ class Journal:
         self._is_asking = True
         try:
             for source in self.sources:
-                if len(source):
+                if waiting := len(source):
                     source.tell(count)
+                    self._told += waiting - len(source)
         finally:
             self._is_asking = False
 

@@ -24,6 +24,7 @@ from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError
 from metalbox.bmcrecords import Bmcs
 from metalbox.bulk import Upsert
 from metalbox.certificaterecords import Certificates
+from metalbox.checkpoints import MOST_PAGES, Checkpoints
 from metalbox.dhcp.leases import Lease, LeaseState
 from metalbox.entries import Events, Line
 from metalbox.errors import StartError
@@ -38,7 +39,8 @@ R = TypeVar("R")
 
 # How long to wait for another program (a backup) that holds SQLite's write lock.
 BUSY_SECONDS = 5.0
-# A small call that takes longer than this stops the service's loop for too long; then the thread has them so long.
+# A small call that takes longer than this, as the one before it did, stops the service's loop for too long; then the
+# thread has them so long.
 SLOW_SECONDS = 0.005
 SLOW_FOR_SECONDS = 1.0
 # Any number that no other program would choose: PostgreSQL's advisory lock says that a metalbox service is at work.
@@ -153,10 +155,14 @@ class Store:
         with self.transaction():
             self.machines.save_seen()
 
-    def save_leases(self, rows: Sequence[Lease]) -> None:
-        """Write leases (one per subnet and address), all in one transaction: on disk when this returns."""
+    def save_leases(self, rows: Sequence[Lease], lines: Sequence[Line] = ()) -> list[int]:
+        """Write leases (one per subnet and address), all in one transaction: on disk when this returns.
+
+        `lines` of the timeline go with them; returns their ids.
+        """
         with self.transaction():
             self._leases.write([_row_from_lease(lease) for lease in rows])
+            return self.events.write(lines) if lines else []
 
     def load_leases(self) -> list[Lease]:
         """All leases that were ever saved, whatever their state. Raises StartError when they cannot be read."""
@@ -182,8 +188,10 @@ class Database:
         self._clock = clock
         # Held while the store is used. A call whose caller was cancelled may still be at work.
         self._in_use = threading.Lock()
+        self._checkpoints = Checkpoints(Path(store.shown), self._in_use) if self.is_quick else None
         # Calls that somebody waits for, and until when the thread is given the small ones too.
         self._under_way = 0
+        self._was_slow = False
         self._slow_until = 0.0
 
     async def run(self, function: Callable[Concatenate[Store, P], R], *args: P.args, **kwargs: P.kwargs) -> R:
@@ -199,11 +207,10 @@ class Database:
     async def run_small(self, function: Callable[Concatenate[Store, P], R], *args: P.args, **kwargs: P.kwargs) -> R:
         """The same for what takes a fraction of a millisecond: done at once while the thread has nothing to do.
 
-        To wait for a thread and for our turn takes longer than to write a few leases on a quick disk. One slow call,
+        To wait for a thread and for our turn takes longer than to write a few leases on a quick disk. Two slow calls,
         and the thread gets them for a while.
         """
-        is_late = self._under_way or not self.is_quick or self._clock() < self._slow_until
-        if is_late or not self._in_use.acquire(blocking=False):
+        if not self.is_idle or not self._in_use.acquire(blocking=False):
             return await self.run(function, *args, **kwargs)
         began = self._clock()
         try:
@@ -211,9 +218,17 @@ class Database:
                 return function(self.store, *args, **kwargs)
         finally:
             self._in_use.release()
+            self._note()
             ended = self._clock()
-            if ended - began > SLOW_SECONDS:
+            is_slow = ended - began > SLOW_SECONDS
+            if is_slow and self._was_slow:
                 self._slow_until = ended + SLOW_FOR_SECONDS
+            self._was_slow = is_slow
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether the thread has nothing to do, and a small call is done at once."""
+        return not self._under_way and self.is_quick and self._clock() >= self._slow_until
 
     @property
     def is_quick(self) -> bool:
@@ -221,25 +236,45 @@ class Database:
         return self.store.connection.dialect.name == "sqlite"
 
     def _call(self, function: Callable[Concatenate[Store, P], R], *args: P.args, **kwargs: P.kwargs) -> R:
-        with self._in_use, self.store.transaction():
-            return function(self.store, *args, **kwargs)
+        try:
+            with self._in_use, self.store.transaction():
+                return function(self.store, *args, **kwargs)
+        finally:
+            self._note()
+
+    def _note(self) -> None:
+        if self._checkpoints is not None:
+            self._checkpoints.note()
+
+    def _close(self) -> None:
+        if self._checkpoints is not None:
+            self._checkpoints.close()
+        self.store.close()
 
     async def close(self) -> None:
         """Finish what was asked for, and close the store."""
-        await asyncio.get_running_loop().run_in_executor(self._thread, self.store.close)
+        await asyncio.get_running_loop().run_in_executor(self._thread, self._close)
         self._thread.shutdown()
 
 
 def _engine(url: sa.URL, busy_seconds: float) -> sa.Engine:
     if url.get_backend_name() != "sqlite":
         return sa.create_engine(url, pool_size=1, max_overflow=0)
-    engine = sa.create_engine(url, connect_args={"timeout": busy_seconds, "check_same_thread": False})
+    engine = sa.create_engine(
+        url, connect_args={"timeout": busy_seconds, "check_same_thread": False, "cached_statements": 256}
+    )
 
     # Python's sqlite3 begins transactions by itself, and too late; SQLAlchemy's documentation gives this remedy.
     @sa.event.listens_for(engine, "connect")
     def prepare(connection: Any, record: Any) -> None:
         connection.isolation_level = None
-        for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON", "journal_size_limit=67108864"):
+        for pragma in (
+            "journal_mode=WAL",
+            "synchronous=FULL",
+            "foreign_keys=ON",
+            "journal_size_limit=67108864",
+            f"wal_autocheckpoint={MOST_PAGES}",
+        ):
             connection.execute(f"PRAGMA {pragma}").close()
 
     @sa.event.listens_for(engine, "begin")

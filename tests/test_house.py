@@ -25,6 +25,8 @@ LAYERS: tuple[tuple[str, int], ...] = (
     ("metalbox.dhcp.server", 4),
     ("metalbox.dhcp.sockets", 2),
     ("metalbox.mmsg", 2),
+    ("metalbox.checkpoints", 2),
+    ("metalbox.garbage", 2),
     ("metalbox.dhcp.datagrams", 2),
     ("metalbox.dhcp.telling", 4),
     ("metalbox.dhcp.probe", 4),

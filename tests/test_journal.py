@@ -14,7 +14,18 @@ from sqlalchemy.exc import OperationalError
 from metalbox import journal as journal_module
 from metalbox.config import Timeline
 from metalbox.entries import Line
-from metalbox.journal import MAX_LOGGED, MAX_OPEN, MAX_PENDING, Entry, Journal, Kind, Valve, is_postponed
+from metalbox.journal import (
+    MAX_LOGGED,
+    MAX_OPEN,
+    MAX_PENDING,
+    Batch,
+    Entry,
+    Journal,
+    Kind,
+    Valve,
+    is_postponed,
+    keeps_up,
+)
 from metalbox.machine import Mac
 from metalbox.store import Database, Store, sqlite_url
 from tests.counting import calls
@@ -298,25 +309,96 @@ async def test_sources_are_asked_in_batches_and_before_anybody_reads(database: D
     assert [entry.text for entry in journal.pending] == ["2", "1"]
 
 
+class Flood:
+    """Who asks is answered, and asks again when two hundred others have."""
+
+    def __init__(self, journal: Journal, count: int = 1000) -> None:
+        self.left = [number for start in range(0, count, 200) for number in [*range(start, start + 200)] * 2]
+        self.journal = journal
+        journal.sources.append(self)
+
+    def __len__(self) -> int:
+        return len(self.left)
+
+    def tell(self, count: int) -> None:
+        for number in self.left[:count]:
+            self.journal.record(Kind.DHCP, "asks", now=1.0, mac=MAC, key=f"{number}")
+        del self.left[:count]
+
+
+def _save(database: Database, batch: Batch) -> None:
+    batch.ids = database.store.save_lines(batch.lines)
+
+
+async def test_lines_of_a_flood_go_with_others_transactions(database: Database) -> None:
+    journal = Journal(database)
+    flood = Flood(journal, 2000)
+    carried = 0
+    while len(flood.left) >= journal_module.PRESSED:
+        async with journal.passengers(60) as batch:
+            _save(database, batch)
+        carried += len(batch.lines)
+    # The rest is left to who writes a few times a second, and nothing is stored in two halves.
+    assert carried > 500
+    assert [entry.count for entry in await stored(database)] == [2] * carried
+    await journal.flush()
+    entries = await stored(database)
+    assert [entry.count for entry in entries] == [2] * 2000
+    assert [entry.id for entry in entries] == list(range(1, 2001))
+
+
+async def test_there_are_no_passengers_without_a_flood_or_while_lines_are_on_their_way(database: Database) -> None:
+    journal = Journal(database)
+    journal.record(Kind.DHCP, "asks", now=1.0, mac=MAC, key="a")
+    async with journal.passengers(60) as batch:
+        assert batch.lines == []
+    Flood(journal, 4000)
+    async with journal.passengers(0) as batch:
+        assert batch.lines == []
+    while not (first := await _carry(journal, database)):
+        pass
+    assert first
+    async with journal.passengers(60) as outer:
+        _save(database, outer)
+        async with journal.passengers(60) as inner:
+            assert outer.lines and inner.lines == []
+        writing = asyncio.create_task(journal.flush())
+        await asyncio.sleep(0.05)
+        assert not writing.done(), "a line that grows meanwhile would be stored twice"
+    await writing
+    assert [entry.id for entry in await stored(database)] == list(range(1, 4002))
+
+
+async def _carry(journal: Journal, database: Database) -> int:
+    async with journal.passengers(60) as batch:
+        _save(database, batch)
+    return len(batch.lines)
+
+
+async def test_passengers_that_are_refused_travel_by_themselves(database: Database) -> None:
+    journal = Journal(database)
+    Flood(journal, 6000)
+    while not await _carry(journal, database):
+        pass
+    before = len(await stored(database))
+    with pytest.raises(OSError, match="full"):
+        async with journal.passengers(60) as batch:
+            assert batch.lines
+            raise OSError("the disk is full")
+    # Whatever was wrong with them, leases are not kept back by it.
+    assert await _carry(journal, database) == 0
+    assert len(await stored(database)) == before
+    await journal.flush()
+    assert [entry.count for entry in await stored(database)] == [2] * 6000
+    Flood(journal, 2000)
+    assert await _carry(journal, database) == 0, "what lingers stays behind"
+    while not await _carry(journal, database):
+        pass
+
+
 async def test_messages_of_one_conversation_are_stored_as_one_line_also_in_a_flood(
     database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    class Flood:
-        """Who asks is answered, and asks again when two hundred others have."""
-
-        def __init__(self, journal: Journal) -> None:
-            self.left = [number for start in range(0, 1000, 200) for number in [*range(start, start + 200)] * 2]
-            self.journal = journal
-            journal.sources.append(self)
-
-        def __len__(self) -> int:
-            return len(self.left)
-
-        def tell(self, count: int) -> None:
-            for number in self.left[:count]:
-                self.journal.record(Kind.DHCP, "asks", now=1.0, mac=MAC, key=f"{number}")
-            del self.left[:count]
-
     rows: list[int] = []
     save = Store.save_lines
 
@@ -390,16 +472,24 @@ async def test_who_flushes_while_another_does_has_his_line_stored(database: Data
 
 
 @pytest.mark.parametrize(
-    ("before", "now", "postponed", "expected"),
+    ("got", "waiting", "postponed", "expected"),
     [
         (0, 0, 0, False),
-        (0, 1999, 0, False),
-        (0, 2000, 0, True),
-        (10_000, 12_000, 9, True),
-        (10_000, 12_000, 10, False),
-        (10_000, 10_500, 3, False),
-        (90_000, 98_304, 0, False),
+        (1999, 1999, 0, False),
+        (2000, 2000, 0, True),
+        (2000, 12_000, 9, True),
+        (2000, 12_000, 10, False),
+        (500, 10_500, 3, False),
+        (8304, 98_304, 0, False),
     ],
 )
-def test_packets_come_before_the_timeline_for_a_while(before: int, now: int, postponed: int, expected: bool) -> None:
-    assert is_postponed(before, now, postponed) == expected
+def test_packets_come_before_the_timeline_for_a_while(got: int, waiting: int, postponed: int, expected: bool) -> None:
+    assert is_postponed(got, waiting, postponed) == expected
+
+
+@pytest.mark.parametrize(
+    ("got", "waiting", "carried", "expected"),
+    [(2000, 5000, 1, True), (2000, 5000, 0, False), (1999, 0, 50, False), (9000, 98_304, 50, False)],
+)
+def test_a_flood_whose_lines_go_with_leases_needs_no_turn(got: int, waiting: int, carried: int, expected: bool) -> None:
+    assert keeps_up(got, waiting, carried) == expected
