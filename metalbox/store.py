@@ -228,7 +228,8 @@ class Database:
     @property
     def is_idle(self) -> bool:
         """Whether the thread has nothing to do, and a small call is done at once."""
-        return not self._under_way and self.is_quick and self._clock() >= self._slow_until
+        is_free = not self._under_way and not self._in_use.locked()
+        return is_free and self.is_quick and self._clock() >= self._slow_until
 
     @property
     def is_quick(self) -> bool:
