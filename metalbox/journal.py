@@ -287,6 +287,7 @@ class Journal:
                 self._wake()
                 continue
             postponed = 0
+            self._low = deque([serial for serial in self._low if serial in self._pending])
             try:
                 if not keeps_up(got - before, waiting, self._carried):
                     await self.flush()
@@ -330,7 +331,6 @@ class Journal:
                 if not batch.lines:
                     break
                 batch.ids = await database.run(Store.save_lines, batch.lines)
-        self._low.clear()
         self._is_refused = False
         self._wake()
 
