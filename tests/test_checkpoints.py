@@ -8,6 +8,7 @@ import sqlite3
 import threading
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -113,13 +114,16 @@ def test_a_fault_is_said_once_and_ends_nothing(
             raise sqlite3.OperationalError("database or disk is full")
         return checkpoint(connection)
 
+    def has_called(times: int) -> bool:
+        return len(calls) >= times
+
     monkeypatch.setattr(checkpoints, "checkpoint", failing)
     carrier = Checkpoints(tmp_path / "db", threading.Lock())
     put(writer, 3)
     with caplog.at_level(logging.ERROR):
         for turn in range(1, 5):
             carrier.note()
-            until(lambda turn=turn: len(calls) >= turn)  # type: ignore[misc]
+            until(partial(has_called, turn))
         until(lambda: whole(tmp_path / "db") == 3)
     carrier.close()
     assert [record.getMessage() for record in caplog.records] == [
