@@ -9,7 +9,6 @@ from __future__ import annotations
 import logging
 import sqlite3
 import threading
-from contextlib import closing
 from pathlib import Path
 
 log = logging.getLogger("metalbox.store")
@@ -50,19 +49,24 @@ class Checkpoints:
             self._thread.join()
 
     def _run(self) -> None:
-        with closing(sqlite3.connect(self._database, isolation_level=None)) as connection:
-            connection.execute("PRAGMA synchronous=FULL")
-            is_failing = False
-            while self._wanted.wait() and not self._closing.wait(LOOK_SECONDS):
-                self._wanted.clear()
-                try:
-                    self._carry(connection)
-                    is_failing = False
-                except sqlite3.Error as error:
-                    # A full disk, for one. The log grows meanwhile, and nothing is lost.
-                    if not is_failing:
-                        log.error("the log of %s cannot be carried over: %s", self._database, error)
-                    is_failing = True
+        # One connection for all: SQLite keeps the descriptors of closed ones while others have locks on the file.
+        connection: sqlite3.Connection | None = None
+        is_failing = False
+        while self._wanted.wait() and not self._closing.wait(LOOK_SECONDS):
+            self._wanted.clear()
+            try:
+                if connection is None:
+                    connection = sqlite3.connect(self._database, isolation_level=None)
+                    connection.execute("PRAGMA synchronous=FULL")
+                self._carry(connection)
+                is_failing = False
+            except sqlite3.Error as error:
+                # A full disk or no descriptor left, for one. The log grows meanwhile, and nothing is lost.
+                if not is_failing:
+                    log.error("the log of %s cannot be carried over: %s", self._database, error)
+                is_failing = True
+        if connection is not None:
+            connection.close()
 
     def _carry(self, connection: sqlite3.Connection) -> None:
         if checkpoint(connection) < MANY_PAGES:

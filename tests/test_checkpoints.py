@@ -72,21 +72,31 @@ def test_the_log_does_not_grow_while_there_is_always_one_who_writes(
     writer: sqlite3.Connection, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(checkpoints, "MANY_PAGES", 100)
-    monkeypatch.setattr(checkpoints, "LOOK_SECONDS", 0.001)
     writing = threading.Lock()
     carrier = Checkpoints(tmp_path / "db", writing)
-    try:
-        for _ in range(300):
-            with writing:
-                put(writer, 20)
-            carrier.note()
-            until(lambda: not carrier._wanted.is_set() or not writing.locked())
-        until(lambda: whole(tmp_path / "db") == 6000)
-        # 6,000 rows of a page each would be 24 MB.
-        assert (tmp_path / "db-wal").stat().st_size < 12e6
-        assert writer.execute("PRAGMA integrity_check").fetchone() == ("ok",)
-    finally:
-        carrier.close()
+    passes: list[bool] = []
+
+    def amid_writes(connection: sqlite3.Connection) -> int:
+        pages = checkpoint(connection)
+        passes.append(writing.locked())
+        if not writing.locked():
+            put(writer, 10)
+        return pages
+
+    monkeypatch.setattr(checkpoints, "checkpoint", amid_writes)
+    with contextlib.closing(sqlite3.connect(tmp_path / "db", isolation_level=None)) as other:
+        for _ in range(50):
+            put(writer, 120)
+            passes.clear()
+            carrier._carry(other)
+            assert passes == [False, False, True], "only the last few pages keep a writer waiting"
+        assert whole(tmp_path / "db") == 7000
+        # 7,000 rows of a page each would be 28 MB and more.
+        assert (tmp_path / "db-wal").stat().st_size < 4e6
+        passes.clear()
+        carrier._carry(other)
+        assert passes == [False], "what is little is left in the log"
+    assert writer.execute("PRAGMA integrity_check").fetchone() == ("ok",)
 
 
 def test_a_reader_delays_it_and_nobody_else(writer: sqlite3.Connection, tmp_path: Path) -> None:
@@ -129,6 +139,24 @@ def test_a_fault_is_said_once_and_ends_nothing(
     assert [record.getMessage() for record in caplog.records] == [
         f"the log of {tmp_path / 'db'} cannot be carried over: database or disk is full"
     ]
+
+
+def test_a_database_that_cannot_be_opened_is_tried_again(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    path = tmp_path / "later" / "db"
+    carrier = Checkpoints(path, threading.Lock())
+    with caplog.at_level(logging.ERROR):
+        carrier.note()
+        until(lambda: len(caplog.records) == 1)
+        path.parent.mkdir()
+        with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as connection:
+            connection.execute("PRAGMA journal_mode=WAL")
+            connection.execute("PRAGMA wal_autocheckpoint=0")
+            connection.execute("CREATE TABLE t (x)")
+            put(connection, 7)
+            carrier.note()
+            until(lambda: whole(path) == 7)
+    carrier.close()
+    assert "unable to open" in caplog.text and len(caplog.records) == 1
 
 
 async def test_the_service_s_database_is_carried_over_by_itself(tmp_path: Path) -> None:
