@@ -30,16 +30,18 @@ class Checkpoints:
         self._writing = writing
         self._wanted = threading.Event()
         self._closing = threading.Event()
+        self._starting = threading.Lock()
         self._thread: threading.Thread | None = None
 
     def note(self) -> None:
-        """Something was committed."""
+        """Something was committed, by whichever thread."""
         if self._wanted.is_set():
             return
         self._wanted.set()
-        if self._thread is None:
-            self._thread = threading.Thread(target=self._run, name="metalbox-checkpoints", daemon=True)
-            self._thread.start()
+        with self._starting:
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._run, name="metalbox-checkpoints", daemon=True)
+                self._thread.start()
 
     def close(self) -> None:
         """End the thread. What is left in the log is carried over when the database is closed."""
@@ -52,8 +54,7 @@ class Checkpoints:
         # One connection for all: SQLite keeps the descriptors of closed ones while others have locks on the file.
         connection: sqlite3.Connection | None = None
         is_failing = False
-        while self._wanted.wait() and not self._closing.wait(LOOK_SECONDS):
-            self._wanted.clear()
+        while self._is_wanted():
             try:
                 if connection is None:
                     connection = sqlite3.connect(self._database, isolation_level=None)
@@ -67,6 +68,15 @@ class Checkpoints:
                 is_failing = True
         if connection is not None:
             connection.close()
+
+    def _is_wanted(self) -> bool:
+        """Wait until there is something to carry over, False at the end."""
+        self._wanted.wait()
+        if self._closing.wait(LOOK_SECONDS):
+            return False
+        self._wanted.clear()
+        # This may have cleared what `close` had just set, and nobody sets it once more.
+        return not self._closing.is_set()
 
     def _carry(self, connection: sqlite3.Connection) -> None:
         if checkpoint(connection) < MANY_PAGES:

@@ -159,6 +159,27 @@ def test_a_database_that_cannot_be_opened_is_tried_again(tmp_path: Path, caplog:
     assert "unable to open" in caplog.text and len(caplog.records) == 1
 
 
+def test_closing_ends_it_also_in_the_moment_when_it_goes_to_work(
+    writer: sqlite3.Connection, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    carrier = Checkpoints(tmp_path / "db", threading.Lock())
+    has_looked, may_go_on = threading.Event(), threading.Event()
+
+    def not_closing(seconds: float) -> bool:
+        has_looked.set()
+        return not may_go_on.wait(PATIENCE)
+
+    monkeypatch.setattr(carrier._closing, "wait", not_closing)
+    carrier.note()
+    assert has_looked.wait(PATIENCE)
+    closing = threading.Thread(target=carrier.close, daemon=True)
+    closing.start()
+    until(carrier._closing.is_set)
+    may_go_on.set()
+    closing.join(PATIENCE)
+    assert not closing.is_alive()
+
+
 async def test_the_service_s_database_is_carried_over_by_itself(tmp_path: Path) -> None:
     path = tmp_path / "metalbox.db"
     database = Database(Store.open(sqlite_url(path)))
