@@ -118,7 +118,7 @@ async def test_cancelling_a_flush_writes_nothing_twice(database: Database) -> No
 async def test_the_task_stores_by_itself_and_wakes_who_waits(database: Database) -> None:
     journal = Journal(database)
     running = asyncio.create_task(journal.run())
-    waiting = asyncio.create_task(journal.wait(0, 10.0))
+    waiting = asyncio.create_task(journal.wait(0, 60.0))
     journal.record(Kind.LOG, "news", now=1.0)
     assert await waiting
     assert [entry.text for entry in await stored(database)] == ["news"]
@@ -134,7 +134,7 @@ async def test_the_task_stores_by_itself_and_wakes_who_waits(database: Database)
 async def test_lines_that_verbs_store_wake_too(database: Database) -> None:
     journal = Journal(database)
     running = asyncio.create_task(journal.run())
-    waiting = asyncio.create_task(journal.wait(0, 10.0))
+    waiting = asyncio.create_task(journal.wait(0, 60.0))
     await database.run(Store.save_entries, [Entry(0, 1.0, 1.0, 1, Kind.CHANGE, None, 1, "changed")])
     assert await waiting
     running.cancel()
@@ -202,7 +202,7 @@ async def test_the_task_survives_a_full_disk(tmp_path: Path, monkeypatch: pytest
     running = asyncio.create_task(journal.run())
     await asyncio.wait_for(database.refused.wait(), 60.0)
     database.broken = False
-    assert await journal.wait(0, 10.0)
+    assert await journal.wait(0, 60.0)
     running.cancel()
     with contextlib.suppress(asyncio.CancelledError):
         await running

@@ -386,10 +386,10 @@ async def test_no_small_call_meets_one_whose_caller_has_gone(tmp_path: Path) -> 
 
     def slow(store: Store) -> None:
         begun.set()
-        gate.wait(10)
+        gate.wait(60)
 
     waiting = asyncio.create_task(database.run(slow))
-    await asyncio.to_thread(begun.wait, 10)
+    await asyncio.to_thread(begun.wait, 60)
     waiting.cancel()
     with contextlib.suppress(asyncio.CancelledError):
         await waiting

@@ -92,7 +92,7 @@ def test_a_server_that_is_away_is_asked_again(server: Server, monkeypatch: pytes
     server.stop()
     bench = Bench(server, work, monkeypatch)
     bench.errands.begin(ORDER)
-    assert begun.wait(5)
+    assert begun.wait(60)
     server.refuse["done"] = (503, {"error": "the database cannot be used"})
     server.start()
     until(lambda: server.count("done") > 2)
@@ -138,7 +138,7 @@ def test_the_end_of_the_agent_ends_what_waits(server: Server, monkeypatch: pytes
     bench = Bench(server, work, monkeypatch)
     bench.errands.begin(ORDER)
     bench.errands.stop()
-    assert ended.wait(5)
+    assert ended.wait(60)
 
 
 def test_runs_have_names_of_their_own() -> None:

@@ -117,7 +117,7 @@ def test_a_new_rack_removes_what_a_crash_left(place: Path) -> None:
     stray = processes.spawn(["sleep", "60"], what="stray", log=place / "rack.log")
     crashed.add(stray)
     (place / "rack.log").unlink()
-    subprocess.run(["ip", "netns", "add", namespace(place)], check=True, timeout=10)
+    subprocess.run(["ip", "netns", "add", namespace(place)], check=True, timeout=60)
     new = Rack(place, mode=Mode.PROXY, service="none", site=Site(), relay=Relay.ISC)
     new.up(said.append)
     assert said[0].startswith("removing what an earlier lab left")

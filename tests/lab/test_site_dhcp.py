@@ -19,7 +19,7 @@ def accepted(tmp_path: Path, text: str) -> None:
         pytest.skip("dnsmasq is not installed (apt-get install dnsmasq-base)")
     path = tmp_path / "dnsmasq.conf"
     path.write_text(text)
-    done = subprocess.run([DNSMASQ, "--test", "-C", str(path)], capture_output=True, text=True, timeout=10, check=False)
+    done = subprocess.run([DNSMASQ, "--test", "-C", str(path)], capture_output=True, text=True, timeout=60, check=False)
     assert "syntax check OK" in done.stderr, done.stderr
 
 

@@ -138,7 +138,7 @@ def simulator(folder: Path, extra: str = "", users: str = "") -> Iterator[Simula
         yield peer
     finally:
         process.terminate()
-        process.wait(timeout=10)
+        process.wait(timeout=60)
         peer.chassis("set", "power", "0")
 
 

@@ -397,7 +397,7 @@ def virtualbmc(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Rack,
         yield rack, port
     finally:
         server.terminate()
-        server.wait(timeout=10)
+        server.wait(timeout=60)
         rack.down()
 
 

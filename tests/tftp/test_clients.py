@@ -154,7 +154,7 @@ def test_a_wire_that_loses_5_of_100(folder: Path, tmp_path: Path) -> None:
     with Namespaces() as net:
         server = serve(net, folder)
         for end in ("server", "client"):
-            subprocess.run([*net.exec(end), "nft", "-f", "-"], input=RULES, text=True, check=True, timeout=10)
+            subprocess.run([*net.exec(end), "nft", "-f", "-"], input=RULES, text=True, check=True, timeout=60)
         name = "f300001"
 
         def try_thrice(client: str) -> str:
