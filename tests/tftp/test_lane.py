@@ -90,7 +90,7 @@ class Owner:
         return client, transfer
 
     def pump(self) -> int:
-        assert select.select([self.lane.socket], [], [], 2)[0]
+        assert select.select([self.lane.socket], [], [], 60)[0]
         count = self.lane.pump(time.monotonic)
         if not count:
             self.lane.listen()
