@@ -28,25 +28,26 @@ class Checkpoints:
         """`writing` is held by whoever uses the database."""
         self._database = database
         self._writing = writing
-        self._wanted = threading.Event()
-        self._closing = threading.Event()
-        self._starting = threading.Lock()
+        self._changed = threading.Condition()
+        self._is_wanted = self._is_closing = False
         self._thread: threading.Thread | None = None
 
     def note(self) -> None:
         """Something was committed, by whichever thread."""
-        if self._wanted.is_set():
+        if self._is_wanted:
             return
-        self._wanted.set()
-        with self._starting:
+        with self._changed:
+            self._is_wanted = True
+            self._changed.notify()
             if self._thread is None:
                 self._thread = threading.Thread(target=self._run, name="metalbox-checkpoints", daemon=True)
                 self._thread.start()
 
     def close(self) -> None:
         """End the thread. What is left in the log is carried over when the database is closed."""
-        self._closing.set()
-        self._wanted.set()
+        with self._changed:
+            self._is_closing = True
+            self._changed.notify()
         if self._thread is not None:
             self._thread.join()
 
@@ -54,7 +55,7 @@ class Checkpoints:
         # One connection for all: SQLite keeps the descriptors of closed ones while others have locks on the file.
         connection: sqlite3.Connection | None = None
         is_failing = False
-        while self._is_wanted():
+        while self._comes_something():
             try:
                 if connection is None:
                     connection = sqlite3.connect(self._database, isolation_level=None)
@@ -69,14 +70,13 @@ class Checkpoints:
         if connection is not None:
             connection.close()
 
-    def _is_wanted(self) -> bool:
-        """Wait until there is something to carry over, False at the end."""
-        self._wanted.wait()
-        if self._closing.wait(LOOK_SECONDS):
-            return False
-        self._wanted.clear()
-        # This may have cleared what `close` had just set, and nobody sets it once more.
-        return not self._closing.is_set()
+    def _comes_something(self) -> bool:
+        """Wait until there is something to carry over, and some time for more; False at the end."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._is_wanted or self._is_closing)
+            self._changed.wait_for(lambda: self._is_closing, LOOK_SECONDS)
+            self._is_wanted = False
+            return not self._is_closing
 
     def _carry(self, connection: sqlite3.Connection) -> None:
         if checkpoint(connection) < MANY_PAGES:

@@ -163,19 +163,20 @@ def test_closing_ends_it_also_in_the_moment_when_it_goes_to_work(
     writer: sqlite3.Connection, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     carrier = Checkpoints(tmp_path / "db", threading.Lock())
-    has_looked, may_go_on = threading.Event(), threading.Event()
+    wait_for = carrier._changed.wait_for
+    closing, has_looked = threading.Thread(target=carrier.close, daemon=True), threading.Event()
 
-    def not_closing(seconds: float) -> bool:
-        has_looked.set()
-        return not may_go_on.wait(PATIENCE)
+    def look(is_so: Callable[[], bool], seconds: float | None = None) -> bool:
+        is_closing = wait_for(is_so, seconds)
+        if seconds is not None and not has_looked.is_set():
+            assert not is_closing
+            closing.start()
+            has_looked.set()
+        return is_closing
 
-    monkeypatch.setattr(carrier._closing, "wait", not_closing)
+    monkeypatch.setattr(carrier._changed, "wait_for", look)
     carrier.note()
     assert has_looked.wait(PATIENCE)
-    closing = threading.Thread(target=carrier.close, daemon=True)
-    closing.start()
-    until(carrier._closing.is_set)
-    may_go_on.set()
     closing.join(PATIENCE)
     assert not closing.is_alive()
 

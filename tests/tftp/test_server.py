@@ -127,7 +127,7 @@ async def rig(folder: Path, address: str = "0.0.0.0", **settings: Any) -> AsyncI
 @pytest.mark.parametrize(
     "options",
     [{}, {"blksize": 1468}, {"blksize": 8, "windowsize": 64}, {"blksize": 1468, "windowsize": 4},
-     {"blksize": 1468, "windowsize": 64, "tsize": 0}, {"windowsize": 7, "timeout": 60}],
+     {"blksize": 1468, "windowsize": 64, "tsize": 0}, {"windowsize": 7, "timeout": 3}],
 )  # fmt: skip
 @pytest.mark.parametrize("segmentation", [True, False])
 async def test_files_arrive_whole(tmp_path: Path, options: dict[str, int], segmentation: bool) -> None:
