@@ -2,6 +2,10 @@
 
 virsh runs in a pseudo terminal of its own. It says that it is connected before it tries, so a console counts as open
 when virsh has put its terminal into raw mode and lives on. One key cannot be typed: virsh's escape, here Ctrl-^.
+
+libvirtd (9.0) forgets to tell a client that another one took its console by force when bytes of the machine are on
+their way in that moment (6 of 40 times while the machine wrote without a pause): that client's virsh is silent for
+ever. So after a long silence a second virsh tries to connect without force: libvirt refuses while a session lives.
 """
 
 from __future__ import annotations
@@ -13,9 +17,9 @@ import pty
 import signal
 import termios
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 
-from metalbox.errors import BmcHung, BmcNotSupported, BmcRefused, PowerError
+from metalbox.errors import BmcConsoleInUse, BmcHung, BmcNotSupported, BmcRefused, PowerError
 from metalbox.power import Console
 
 ESCAPE_NAME, ESCAPE = "^^", b"\x1e"
@@ -24,6 +28,8 @@ OPEN_SECONDS = 20.0
 LOOK_SECONDS = 0.02
 # Until an error of opening must have come, once the terminal is raw: libvirt answers within milliseconds.
 SETTLE_SECONDS = 0.3
+# Of silence, until a session is doubted; a look is a virsh of some 50 ms.
+SILENCE_SECONDS = 60.0
 CHUNK = 65536
 MAX_UNREAD = 2**20
 ENDED = "virsh console has ended: the machine was switched off, or another client took the console"
@@ -31,18 +37,33 @@ GREETING_END = b"Escape character is "
 
 
 class VirshConsole(Console):
-    """One `virsh console` that runs. `failed` makes the error out of what virsh wrote."""
+    """One `virsh console` that runs.
 
-    def __init__(self, process: asyncio.subprocess.Process, terminal: int, failed: Callable[[str], PowerError]) -> None:
+    `failed` makes the error out of what virsh wrote; `again` opens another one, as long as libvirt knows of no session.
+    """
+
+    def __init__(
+        self,
+        process: asyncio.subprocess.Process,
+        terminal: int,
+        failed: Callable[[str], PowerError],
+        again: Callable[[], Awaitable[VirshConsole]],
+    ) -> None:
         self._process = process
         self._terminal = terminal
         self._failed = failed
+        self._again = again
         self._unread = bytearray()
         self._is_open = True
         self._news, self._ended = asyncio.Event(), asyncio.Event()
         os.set_blocking(terminal, False)
         self._loop = asyncio.get_running_loop()
         self._loop.add_reader(terminal, self._readable)
+
+    @property
+    def pid(self) -> int:
+        """The process of its virsh, which leads a session of its own."""
+        return self._process.pid
 
     async def opened(self) -> None:
         """Wait until virsh is connected. Raises PowerError."""
@@ -63,7 +84,11 @@ class VirshConsole(Console):
             if not self._is_open:
                 raise BmcRefused(ENDED)
             self._news.clear()
-            await self._news.wait()
+            try:
+                async with asyncio.timeout(SILENCE_SECONDS):
+                    await self._news.wait()
+            except TimeoutError:
+                await self._doubt()
         data = bytes(self._unread)
         self._unread.clear()
         return data
@@ -84,11 +109,23 @@ class VirshConsole(Console):
         self._end()
         if self._process.returncode is None:
             with contextlib.suppress(ProcessLookupError):
-                os.killpg(self._process.pid, signal.SIGKILL)
+                os.killpg(self.pid, signal.SIGKILL)
         await asyncio.shield(self._process.wait())
         if self._terminal >= 0:
             os.close(self._terminal)
             self._terminal = -1
+
+    async def _doubt(self) -> None:
+        """End when libvirt would give the console to somebody else: this session is dead and was not told."""
+        try:
+            other = await self._again()
+        except PowerError as error:
+            if isinstance(error, BmcConsoleInUse) or not isinstance(error, BmcRefused):
+                return  # it lives, or nobody can tell
+            # There is no console to be had: the machine is off, or gone.
+        else:
+            await other.close()
+        self._end()
 
     def _readable(self) -> None:
         try:
@@ -144,7 +181,7 @@ async def open_virsh(domain: str, uri: str, failed: Callable[[str], PowerError],
         raise
     finally:
         os.close(theirs)
-    console = VirshConsole(process, ours, failed)
+    console = VirshConsole(process, ours, failed, lambda: open_virsh(domain, uri, failed, force=False))
     try:
         await console.opened()
     except BaseException:
