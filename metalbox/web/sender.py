@@ -126,7 +126,9 @@ class Sender:
 
     def _run(self) -> None:
         # Of this thread alone (setpriority(2), NOTES): where cores are few, leases and scripts come first.
-        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), NICE)
+        # It begins with the loop's nice value, whatever that is; to come before the loop is for root alone.
+        own = threading.get_native_id()
+        os.setpriority(os.PRIO_PROCESS, own, os.getpriority(os.PRIO_PROCESS, own) + NICE)
         while not self._is_closing:
             try:
                 self._serve()
