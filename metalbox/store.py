@@ -104,6 +104,7 @@ class Store:
     def close(self) -> None:
         """Close the database and let another service have it."""
         self.save_seen()
+        _give_back(self.connection)
         self.connection.close()
         self._engine.dispose()
         if self._lock is not None:
@@ -316,6 +317,13 @@ def _claim(connection: sa.Connection) -> None:
             f"the database {connection.engine.url.render_as_string()} is in use by another metalbox service: "
             "stop that one first"
         )
+
+
+def _give_back(connection: sa.Connection) -> None:
+    """Unlock: of a closed connection PostgreSQL lets go some time later, and the next service may come before that."""
+    if connection.dialect.name == "postgresql":
+        connection.execute(sa.select(sa.func.pg_advisory_unlock(ADVISORY_LOCK)))
+        connection.commit()
 
 
 def _migrate(connection: sa.Connection, shown: str) -> None:
