@@ -183,11 +183,13 @@ def test_closing_ends_it_also_in_the_moment_when_it_goes_to_work(
 
 async def test_the_service_s_database_is_carried_over_by_itself(tmp_path: Path) -> None:
     path = tmp_path / "metalbox.db"
+    before = set(threading.enumerate())
     database = Database(Store.open(sqlite_url(path)))
     lease = Lease("192.0.2.0/24", "192.0.2.7", "52:54:00:00:00:07", "", LeaseState.BOUND, 1e9)
     await database.run_small(Store.save_leases, [lease])
     until(lambda: whole(path, "leases") == 1)
     await database.close()
-    assert not [thread for thread in threading.enumerate() if thread.name == "metalbox-checkpoints"]
+    begun = set(threading.enumerate()) - before
+    assert not [thread for thread in begun if thread.name == "metalbox-checkpoints"]
     # The last one closes the log.
     assert not path.with_name("metalbox.db-wal").exists()

@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
-import time
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from metalbox.cli import leases, output
 from metalbox.cli.main import main
 
+NOW = 1_800_000_000.0
 
-def test_leases(scripted: Any, capsys: pytest.CaptureFixture[str]) -> None:
+
+def test_leases(scripted: Any, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    for module in (leases, output):
+        monkeypatch.setattr(module, "time", SimpleNamespace(time=lambda: NOW))
     rows = [
         {"address": "192.0.2.100", "mac": "52:54:00:00:00:01", "machine": "lab0001", "state": "bound",
-         "expires_at": time.time() + 125.5, "location": "swp1"},
+         "expires_at": NOW + 125.5, "location": "swp1"},
         {"address": "192.0.2.101", "mac": "52:54:00:00:00:02", "hostname": "pc", "state": "released",
-         "expires_at": time.time() - 60, "location": ""},
+         "expires_at": NOW - 60, "location": ""},
     ]  # fmt: skip
     scripted.answers["GET /api/v1/leases"] = (200, {"leases": rows})
     assert main(["leases", "--socket", str(scripted.path)]) == 0

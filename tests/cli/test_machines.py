@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import time
+from types import SimpleNamespace
 from typing import Any
 from urllib.parse import parse_qsl
 
 import pytest
 
+from metalbox.cli import machines, output
 from metalbox.cli.main import main
 from metalbox.machine import Bmc, Cpu, Dimm, Disk, Firmware, Hardware, Health, Lldp, Mac, Machine, Nic, Pci, System
 
@@ -85,8 +86,10 @@ def test_show_for_programs(scripted: Any, capsys: pytest.CaptureFixture[str]) ->
     assert json.loads(capsys.readouterr().out)["hardware"]["system"]["serial"] == "7XK2P53"
 
 
-def test_list(scripted: Any, capsys: pytest.CaptureFixture[str]) -> None:
-    now = time.time()
+def test_list(scripted: Any, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 1_800_000_000.0
+    for module in (machines, output):
+        monkeypatch.setattr(module, "time", SimpleNamespace(time=lambda: now))
     row = {
         "id": 1, "name": "7xk2p53", "state": "discovered", "vendor": "Dell Inc.", "product": "PowerEdge R6515",
         "serial": "7XK2P53", "uuid": "", "address": "192.0.2.101", "macs": [], "location": "", "conflict": "",

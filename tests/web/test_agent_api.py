@@ -108,7 +108,8 @@ async def test_stopping_answers_the_polls(stack: Stack) -> None:
 
 async def test_an_agent_that_is_gone_is_told_once(stack: Stack) -> None:
     await stack.report()
-    now = asyncio.get_running_loop().time()
+    (agent,) = stack.agents._agents.values()
+    now = agent.heard_at
     stack.agents.note_gone(now + agent_api.GONE_SECONDS - 1)
     assert await agent_lines(stack) == []
     stack.agents.note_gone(now + agent_api.GONE_SECONDS + 1)

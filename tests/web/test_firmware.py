@@ -141,7 +141,7 @@ async def test_a_client_that_goes_away_is_an_aborted_transfer_with_its_bytes(sta
     with socket.create_connection(("127.0.0.1", stack.port)) as sock:
         sock.sendall(b"GET /agent/x86_64/initrd HTTP/1.1\r\nHost: x\r\n\r\n")
         received = len(await asyncio.to_thread(sock.recv, 65536))
-    assert await stack.journal.wait(0, 5)
+    assert await stack.journal.wait(0, 60)
     entries = await stack.entries()
     assert entries[0].data["outcome"] == "aborted"
     assert received <= entries[0].data["bytes"] + 1000 < 512 * 2**20

@@ -19,6 +19,7 @@ from metalbox.machine import Fault
 from metalbox.moves import is_untouchable
 from metalbox.rounds import from_facts
 from metalbox.store import Store
+from metalbox.web import agent_api
 from metalbox.web.life_api import VERBS
 from tests.erasures import disk
 from tests.web.conftest import Stack
@@ -185,7 +186,8 @@ async def test_who_is_not_root_is_whom_the_kernel_names(stack: Stack) -> None:
     assert await told(stack) == ["discovered -> deployed: adopt, by nobody (mine)"]
 
 
-async def test_progress_is_seen_at_once_and_stored_now_and_then(stack: Stack) -> None:
+async def test_progress_is_seen_at_once_and_stored_now_and_then(stack: Stack, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(agent_api, "STORE_SECONDS", 3600.0)
     await present(stack, A)
     await post(stack, "accept")
     order = await erase_order(stack, A)
