@@ -19,7 +19,7 @@ def namespaces() -> str:
 def test_a_cable_carries_packets_and_nothing_is_left_behind() -> None:
     with Namespaces() as net:
         net.link("left", "eth0", "right", "eth0", left_ip="192.0.2.1/24", right_ip="192.0.2.2/24")
-        net.run("left", "ping", "-c1", "-W2", "192.0.2.2")
+        net.run("left", "ping", "-c1", "-W60", "192.0.2.2")
         sleeper = net.popen("right", "sleep", "60")
         assert net.addresses("right", "eth0") == ["192.0.2.2"]
         assert net.prefix in namespaces()
@@ -32,7 +32,7 @@ def test_a_bridge_joins_its_ports() -> None:
         net.bridge("switch", "br0")
         net.plug("switch", "br0", "p1", "one", "eth0", far_ip="192.0.2.1/24")
         net.plug("switch", "br0", "p2", "two", "eth0", far_ip="192.0.2.2/24")
-        net.run("one", "ping", "-c1", "-W2", "192.0.2.2")
+        net.run("one", "ping", "-c1", "-W60", "192.0.2.2")
         assert net.mac("one", "eth0") != net.mac("two", "eth0")
 
 

@@ -74,7 +74,7 @@ async def test_a_client_that_has_the_address_by_now_is_no_stranger() -> None:
         assert leases.offer(SUBNET, Client(client), 0, now)
         assert leases.bind(SUBNET, Client(client), FIRST, 3600, now)
         net.up("client", "eth0", "192.0.2.100/24")
-        net.run("client", "ping", "-c1", "-W1", "192.0.2.1")
+        net.run("client", "ping", "-c1", "-W60", "192.0.2.1")
         await asyncio.sleep(0.1)
         probe.close()
         assert not journal.pending

@@ -1,6 +1,8 @@
 """Serves a folder by TFTP with metalbox's own server until ended; for tests, which start it inside a namespace.
 
-python -m tests.tftp.serve FOLDER [PORT]
+python -m tests.tftp.serve FOLDER [PORT [SECONDS]]
+
+With SECONDS nothing is sent again before they are over: for a wire that loses nothing.
 """
 
 from __future__ import annotations
@@ -15,6 +17,7 @@ from metalbox import config
 from metalbox.files import ServedFile
 from metalbox.journal import Journal
 from metalbox.presence import Presence
+from metalbox.tftp import session
 from metalbox.tftp.server import TftpServer
 
 
@@ -34,4 +37,6 @@ async def serve(folder: Path, port: int) -> None:
 
 
 if __name__ == "__main__":
+    if len(sys.argv) > 3:
+        session.FIRST_WAIT = session.SHORTEST_WAIT = session.LONGEST_WAIT = float(sys.argv[3])
     asyncio.run(serve(Path(sys.argv[1]), int(sys.argv[2]) if len(sys.argv) > 2 else 69))
