@@ -203,6 +203,7 @@ class Conversation:
         hardware, problems = self._inventory.collect()
         with self._speaking:
             self._hardware = hardware
+            self._is_reported = False
             news = [problem for problem in problems if problem not in self._problems]
             self._problems = problems
         for problem in news:
@@ -212,6 +213,8 @@ class Conversation:
         if not self._hardware:
             self._collect()
         with self._speaking:
+            if self._is_reported:
+                return  # the other thread was at it
             answer = expect(self._client.post(REPORT, self._document()))
             self._is_reported = True
         self._journal.say(f"reported; the server knows this machine as {answer.get('machine', 'nobody')}")
@@ -289,8 +292,9 @@ class Conversation:
             return False
         self._journal.say(f"order {number}: report")
         self._done.append(number)
-        self._collect()
-        self._is_reported = False  # whatever happens to this report, the main loop makes sure that one arrives
+        self._collect()  # whatever happens to this report, the main loop makes sure that one arrives
+        # The ports were looked at first, and a slow disk keeps the report: what they heard meanwhile is not in it.
+        self._neighbours.changed.set()
         self._report()
         return True
 

@@ -14,7 +14,10 @@ Answer = tuple[int, dict[str, Any]]
 
 
 class Server:
-    """Keeps what agents say. `refuse` answers a path otherwise; `orders` are handed out by the next poll."""
+    """Keeps what agents say. `refuse` answers a path otherwise; `orders` are handed out by the next poll.
+
+    What reports are answered waits for `hold`.
+    """
 
     def __init__(self, host: str = "127.0.0.1") -> None:
         self.host = host
@@ -23,6 +26,8 @@ class Server:
         self.orders: list[dict[str, Any]] = []
         self.refuse: dict[str, Answer] = {}
         self.poll_seconds = 0.3
+        self.hold = threading.Event()
+        self.hold.set()
         self._http: ThreadingHTTPServer | None = None
         self.port = 0
 
@@ -76,6 +81,7 @@ class Server:
         if verb in self.refuse:
             return self.refuse[verb]
         if verb == "report":
+            self.hold.wait(60)
             self.known.add(document["agent"]["boot_id"])
             return 200, {"machine": "r1", "id": 1}
         if verb == "orders":
