@@ -5,6 +5,8 @@ from __future__ import annotations
 import errno
 import struct
 import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -93,6 +95,20 @@ def test_real_block_devices_are_erased(
     assert outcome["disks"][0]["verification"]["full"] is (verify == "full")
 
 
+@contextmanager
+def seen_by_all(folder: Path) -> Iterator[None]:
+    """What is unmounted below this folder is unmounted everywhere.
+
+    `ip netns exec`, as any test may run it beside, takes a copy of all mounts. Below a private root (in a container) it
+    would keep the file system, and the disk busy, for as long as it runs.
+    """
+    subprocess.run(["mount", "--bind", "--make-shared", folder, folder], check=True, timeout=30)
+    try:
+        yield
+    finally:
+        subprocess.run(["umount", folder], check=True, timeout=30)
+
+
 @pytest.mark.root
 def test_a_mounted_file_system_is_unmounted_only_where_it_is_ordered(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -100,7 +116,7 @@ def test_a_mounted_file_system_is_unmounted_only_where_it_is_ordered(
     monkeypatch.setattr(eraser, "marks", lambda _root: MARKS)
     place = tmp_path / "a place"
     place.mkdir()
-    with loop(tmp_path / "a", 16 * MIB) as name:
+    with loop(tmp_path / "a", 16 * MIB) as name, seen_by_all(tmp_path):
         subprocess.run(["mkfs.ext4", "-q", "-F", f"/dev/{name}"], check=True, timeout=30)
         subprocess.run(["mount", f"/dev/{name}", place], check=True, timeout=30)
         kernel = LoopKernel({name: "A"})
