@@ -116,6 +116,13 @@ class Terminal:
 
 
 COMMAND = (sys.executable, "-m", "metalbox", "console")
+# The same, but a machine is silent only after a time that no busy host takes for an answer.
+PATIENT = (
+    sys.executable,
+    "-c",
+    "import sys; from metalbox.cli import console, main; console.IDLE_SECONDS = 6.0; sys.exit(main.main())",
+    "console",
+)
 
 
 @asynccontextmanager
@@ -135,9 +142,11 @@ async def terminal(path: str, *words: str) -> AsyncIterator[Terminal]:
         os.close(primary)
 
 
-async def piped(path: str, *words: str, stdin: bytes = b"") -> tuple[int, bytes, bytes]:
+async def piped(
+    path: str, *words: str, stdin: bytes = b"", command: tuple[str, ...] = COMMAND
+) -> tuple[int, bytes, bytes]:
     process = await asyncio.create_subprocess_exec(
-        *COMMAND,
+        *command,
         *words,
         *("--socket", path),
         stdin=asyncio.subprocess.PIPE,
@@ -214,7 +223,7 @@ async def test_who_watches_types_nothing_and_ends_with_ctrl_c(service: tuple[Ser
 
 async def test_a_pipe_goes_through_and_ends_when_the_machine_is_silent(service: tuple[Service, str]) -> None:
     one, path = service
-    code, output, errors = await piped(path, "r1-01", stdin=b"~.\nuname\n")
+    code, output, errors = await piped(path, "r1-01", stdin=b"~.\nuname\n", command=PATIENT)
     assert code == 0
     assert output == b"backlog\r\n<~.\nuname\n>"
     assert errors == b"metalbox: 2 viewers\n"

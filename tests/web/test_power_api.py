@@ -25,7 +25,7 @@ async def test_an_order_is_carried_out_by_a_person(stack: Stack) -> None:
     await with_person(stack)
     status, answer = await call(stack, "POST", "/api/v1/machines/sn12345/power", {"verb": "on"})
     assert (status, answer["machine"]) == (200, "sn12345")
-    status, row = await call(stack, "GET", f"/api/v1/orders/{answer['order']}?wait=10")
+    status, row = await call(stack, "GET", f"/api/v1/orders/{answer['order']}?wait=60")
     assert status == 200
     assert (row["verb"], row["boot"]) == ("on", None)
     assert row["finished_at"]
