@@ -21,7 +21,9 @@ from metalbox.caretaker import Caretaker, ways
 from metalbox.errors import BmcRefused, BmcUnreachable, BmcWrongPassword, PowerError, Refused
 from metalbox.orderrecords import Order
 from metalbox.power import Endpoint, Power
-from metalbox.power.polite import Clock, Front
+from metalbox.power.ipmi import Ipmi
+from metalbox.power.ipmisession import Patience
+from metalbox.power.polite import Clock, Front, Manners
 from metalbox.secrets import Secret, Vault
 from metalbox.store import Database, Store, sqlite_url
 from tests.agent.test_bmcaccount import FakeErrand
@@ -39,10 +41,15 @@ def simulator(tmp_path: Path) -> Iterator[Simulator]:
         yield peer
 
 
+def patient(endpoint: Endpoint) -> Power:
+    """A simulator that stands still for some seconds is waited for: by the site's clock nothing is tried again."""
+    return Ipmi(endpoint, patience=Patience(greeting=15, login=15, command=15))
+
+
 class Site:
     """The service's part, one machine, and how the clock goes."""
 
-    def __init__(self, folder: Path, connect: Callable[[Endpoint], Power] | None = None, port: int = 0) -> None:
+    def __init__(self, folder: Path, connect: Callable[[Endpoint], Power] = patient, port: int = 0) -> None:
         self.folder = folder
         self.clock = time.time()
         self.slept: list[float] = []
@@ -50,7 +57,7 @@ class Site:
         self.vault = Vault.open(folder, (), {})
         self.tick = 0.0
         clock = Clock(tick=lambda: time.monotonic() + self.tick)
-        self.front = Front(connect=connect, clock=clock) if connect else Front(clock=clock)
+        self.front = Front(connect=connect, manners=Manners(read=60.0), clock=clock)
         self.woken: list[str] = []
         self.settled: list[int] = []
         self.polling: set[str] = set()

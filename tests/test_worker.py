@@ -221,7 +221,7 @@ async def test_a_password_that_does_not_open(bench: Bench) -> None:
         saved = await worker.wait(first, 60)
         worker._endpoints = whole
         assert (saved.outcome["code"], saved.outcome["text"]) == ("refused", "the secret of BMC 1 is damaged")
-        assert (await worker.wait(await worker.order(machine, Verb.ON), 5)).outcome["done"] is True
+        assert (await worker.wait(await worker.order(machine, Verb.ON), 60)).outcome["done"] is True
 
 
 async def test_a_bug_in_one_order_stops_no_other(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -231,8 +231,8 @@ async def test_a_bug_in_one_order_stops_no_other(bench: Bench, monkeypatch: pyte
     async with bench.life() as (worker, _, machine):
         with monkeypatch.context() as patch:
             patch.setattr(Front, "power", broken)
-            first = await worker.wait(await worker.order(machine, Verb.ON), 5)
-        second = await worker.wait(await worker.order(machine, Verb.ON), 5)
+            first = await worker.wait(await worker.order(machine, Verb.ON), 60)
+        second = await worker.wait(await worker.order(machine, Verb.ON), 60)
     assert first.outcome["code"] == "bug"
     assert second.outcome["done"] is True
 

@@ -138,7 +138,8 @@ class Drive:
         if "stuck" in self.faults:
             return 0.25
         assert self.pending
-        return max(0.0, 1 - (self.pending[1] - self.kernel.clock()) / DURATION)
+        # The work on another drive may have turned the clock beyond the end since this one looked at it.
+        return min(1.0, max(0.0, 1 - (self.pending[1] - self.kernel.clock()) / DURATION))
 
     def tick(self) -> None:
         if self.pending and self.kernel.clock() >= self.pending[1] and "stuck" not in self.faults:

@@ -25,8 +25,8 @@ class InBand:
     """The way of a message over LAN, with KCS' shape: the completion code is the first byte of the answer."""
 
     def __init__(self, peer: Simulator) -> None:
-        account = Account(USER, PASSWORD)
-        self.session = Session("127.0.0.1", peer.port, account, patience=Patience(), deadline=time.monotonic() + 60)
+        account, patience = Account(USER, PASSWORD), Patience(greeting=15, login=15, command=15)
+        self.session = Session("127.0.0.1", peer.port, account, patience=patience, deadline=time.monotonic() + 60)
 
     def __call__(self, function: int, command: int, data: bytes) -> bytes:
         answer = self.session.raw_command(function, command, data=data)

@@ -10,7 +10,7 @@ from metalbox.agent import command
 
 
 def test_the_output_and_the_code() -> None:
-    assert command.run(["/bin/sh", "-c", "printf $LC_ALL; exit 3"], 5) == (3, b"C")
+    assert command.run(["/bin/sh", "-c", "printf $LC_ALL; exit 3"], 60) == (3, b"C")
 
 
 def test_a_program_that_hangs_is_left() -> None:

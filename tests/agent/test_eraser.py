@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-import time
 from pathlib import Path
 from typing import Any
 
@@ -215,10 +214,20 @@ def test_a_claim_that_is_refused_ends_it_before_the_first_write(tmp_path: Path) 
 
 
 def test_a_command_that_hangs_costs_its_disk_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(target, "COMMAND_SECONDS", 1.0)
-    monkeypatch.setattr(target.Target, "within", lambda self, seconds=1.0: setattr(
-        self, "busy_until", time.monotonic() + 1.0))  # fmt: skip
     sick, good = AtaDrive("sda", "S1", "hang"), AtaDrive("sdb", "S2", seed=2)
+    within, begin, targets = target.Target.within, sick.begin, {}
+
+    def remembered(self: target.Target, seconds: float = target.COMMAND_SECONDS) -> None:
+        targets[self.row["serial"]] = self
+        within(self, seconds)
+
+    def begin_late() -> None:
+        targets["S1"].busy_until = 0.0  # its time is over when it hangs
+        begin()
+
+    monkeypatch.setattr(target.Target, "within", remembered)
+    monkeypatch.setattr(sick, "begin", begin_late)
+    monkeypatch.setattr(eraser, "LAST_WORD_SECONDS", 60.0)
     data = order(row(sick, "ata-secure-erase"), row(good, "ata-secure-erase"), parallel=1)
     outcome, asked = erase(tmp_path, data, sick, good)
     sick.release.set()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -69,9 +70,20 @@ def test_this_machine() -> None:
     assert hardware["architecture"] and hardware["memory_bytes"] and all(problem for problem in problems)
 
 
+class OthersFirst:
+    """The clock of the inventory: who looks at it finds at their end all collectors but the disks'."""
+
+    def monotonic(self) -> float:
+        for thread in threading.enumerate():
+            if thread.name in ("smbios", "network ports", "PCI devices", "BMC"):
+                thread.join(60)
+        return time.monotonic()
+
+
 def test_a_collector_that_hangs_costs_its_part_only(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     release = threading.Event()
     monkeypatch.setattr(disks, "disks", lambda _root: release.wait() and [])
+    monkeypatch.setattr("metalbox.agent.inventory.time", OthersFirst())
     inventory = Inventory(write(tmp_path, port(f"{PCI}/net/eth0", "eth0", {})), seconds=0.3)
     # It hangs until the end of the test: that this returns at all is the first that is shown.
     hardware, problems = inventory.collect()

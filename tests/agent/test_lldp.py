@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 
 from metalbox.agent import lldp
+from tests.agent.rack import until
 from tests.agent.snapshots import write
 from tests.corpus import ROOT, corpus
 
@@ -175,10 +176,7 @@ def test_frames_on_a_real_wire_are_heard() -> None:
     sender = socket.socket(socket.AF_PACKET, socket.SOCK_RAW)
     try:
         sender.bind(("lo", 0))
-        for _ in range(50):
-            sender.send(frame())
-            if table.changed.wait(0.1):
-                break
+        until(lambda: sender.send(frame()) and table.changed.wait(0.1))
         told = table.of("lo")
         assert told and told["port_id"] == "Ethernet1/7"
     finally:
