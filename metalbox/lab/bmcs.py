@@ -8,14 +8,17 @@ With both kinds a boot device holds until it is changed, also when it was set fo
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import secrets
 import shlex
+import socket
 import string
+import struct
 import sys
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from ipaddress import IPv4Address
 from pathlib import Path
@@ -40,7 +43,7 @@ SOL_PORT = 9003
 USER = "factory"
 # IPMI 1.5 and many BMCs take 16 bytes at most.
 PASSWORD_LENGTH = 16
-START_SECONDS = 30.0
+START_SECONDS = 90.0
 ALPHABET = string.ascii_letters + string.digits
 
 
@@ -146,9 +149,9 @@ class Bmcs:
         table = self.load()
         if lines := [bmc.address for bmc in table.values() if bmc.ipmi]:
             self._start_hub(lines)
-        for spec in specs:
-            if spec.bmc.has_ipmi:
-                self._start_ipmi(spec, table[spec.name])
+        started = [(table[spec.name], self._start_ipmi(spec, table[spec.name])) for spec in specs if spec.bmc.has_ipmi]
+        for bmc, process in started:
+            self._wait(process, functools.partial(_listens, process, bmc.address))
         redfish = {bmc.address: asdict(bmc) for bmc in table.values() if bmc.kind.has_redfish}
         if redfish:
             self._start_redfish(redfish)
@@ -160,7 +163,7 @@ class Bmcs:
         # ipmi_sim tries to reach it once, at its own start.
         self._wait_serving(self._spawn("bmc serial lines", argv))
 
-    def _start_ipmi(self, spec: MachineSpec, bmc: Bmc) -> None:
+    def _start_ipmi(self, spec: MachineSpec, bmc: Bmc) -> Process:
         folder = self.home / spec.name
         (folder / "state").mkdir(parents=True)
         self.describe(spec, bmc)
@@ -168,7 +171,7 @@ class Bmcs:
         (folder / "sim.conf").write_text(ipmi_config(spec, bmc, folder, self.hypervisor.uri))
         (folder / "sim.emu").write_text(ipmi_contents.commands(spec))
         files = ["-c", str(folder / "sim.conf"), "-f", str(folder / "sim.emu"), "-s", str(folder / "state")]
-        self._spawn(f"bmc {spec.name}", ["ipmi_sim", *files, "-n"])
+        return self._spawn(f"bmc {spec.name}", ["ipmi_sim", *files, "-n"])
 
     def describe(self, spec: MachineSpec, bmc: Bmc) -> None:
         """Write down for an IPMI BMC what its machine is, with the network and with the disk first."""
@@ -223,13 +226,25 @@ class Bmcs:
 
     def _wait_serving(self, process: Process) -> None:
         """Wait until it has written that it serves."""
+        self._wait(process, lambda: "serving" in tail(self._log(process.what), 1000))
+
+    def _wait(self, process: Process, is_up: Callable[[], bool]) -> None:
         log = self._log(process.what)
         deadline = time.monotonic() + START_SECONDS
-        while "serving" not in tail(log, 1000):
+        while not is_up():
             processes.reap([process])
             if not process.is_alive or time.monotonic() > deadline:
                 raise StartError(f"{process.what} did not start; the end of {log}:\n{tail(log)}")
             time.sleep(0.02)
+
+
+def _listens(process: Process, address: str) -> bool:
+    """Whether ipmi_sim has its port at this address, by the table of its namespace (proc_net(5))."""
+    (number,) = struct.unpack("=I", socket.inet_aton(address))
+    try:
+        return f" {number:08X}:{IPMI_PORT:04X} " in Path(f"/proc/{process.pid}/net/udp").read_text()
+    except OSError:
+        return False
 
 
 def _alternative_names(addresses: Iterable[str]) -> str:

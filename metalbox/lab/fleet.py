@@ -1,6 +1,6 @@
 """A fleet of simulated machines that boot at the same time: run at the far end of a wire.
 
-    python -m metalbox.lab.fleet --machines 1000 [--spread 1.0] [--limit 300] [--interface eth0]
+    python -m metalbox.lab.fleet --machines 1000 [--spread 1.0] [--limit 300] [--interface eth0] [--patience 1.0]
 
 Each machine gets its address by DHCP, puts it on the interface, fetches the boot loader by TFTP, asks again as iPXE,
 fetches two scripts, kernel and initrd by HTTP, and says hello and reports as the agent does. It thinks for no time
@@ -45,6 +45,8 @@ class Fleet:
     interface: str = "eth0"
     spread: float = 1.0
     limit: float = 300.0
+    # What firmware's timers are multiplied with.
+    patience: float = 1.0
     lost: Counter[str] = field(default_factory=Counter)
     phases: dict[Phase, list[float]] = field(default_factory=dict)
     booted: list[float] = field(default_factory=list)
@@ -120,9 +122,10 @@ class Fleet:
         self._addresses.add(lease.address)
         with self._phase(Phase.TFTP):
             server = socket.inet_ntoa(lease.next_server)
-            await Fetch(address, server, lease.file, lost, is_probe=True).run()
+            timers = self._patient(pxeclient.EDK2_TFTP)
+            await Fetch(address, server, lease.file, lost, is_probe=True).run(timers)
             file = Fetch(address, server, lease.file, lost, is_probe=False)
-            await file.run()
+            await file.run(timers)
             self.bytes += file.received
         with self._phase(Phase.IPXE_DHCP):
             lease = await self._lease(number, ipxe=True)
@@ -150,11 +153,14 @@ class Fleet:
 
     async def _lease(self, number: int, *, ipxe: bool) -> Offer:
         xid = number << 1 | ipxe
-        timers = pxeclient.IPXE_DHCP if ipxe else pxeclient.EDK2_DHCP
+        timers = self._patient(pxeclient.IPXE_DHCP if ipxe else pxeclient.EDK2_DHCP)
         discover = pxeclient.dhcp(pxeclient.DISCOVER, number, xid, ipxe=ipxe)
         offer = await self._dhcp.ask(discover, xid, pxeclient.OFFER, timers, self.lost)
         request = pxeclient.dhcp(pxeclient.REQUEST, number, xid, ipxe=ipxe, chosen=offer)
         return await self._dhcp.ask(request, xid, pxeclient.ACK, timers, self.lost)
+
+    def _patient(self, timers: Sequence[float]) -> Sequence[float]:
+        return [seconds * self.patience for seconds in timers]
 
     async def _report(self, number: int, address: str, server: str) -> None:
         hello, report = pxeclient.hello(number), pxeclient.report(number, address)
@@ -169,10 +175,11 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--interface", default="eth0")
     parser.add_argument("--spread", type=float, default=1.0, help="seconds within which all are switched on")
     parser.add_argument("--limit", type=float, default=300.0, help="seconds after which nobody is waited for")
+    parser.add_argument("--patience", type=float, default=1.0, help="what firmware's timers are multiplied with")
     options = parser.parse_args(arguments)
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-    fleet = Fleet(options.machines, options.interface, options.spread, options.limit)
+    fleet = Fleet(options.machines, options.interface, options.spread, options.limit, options.patience)
     print(json.dumps(asyncio.run(fleet.run())))
     return 0
 

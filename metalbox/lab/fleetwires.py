@@ -162,6 +162,8 @@ class Fetch:
                 self._sock.sendto(self._last, self._server)
 
     def _readable(self) -> None:
+        if self._done.done():
+            return
         for _ in range(8):
             try:
                 data, control, _, source = self._sock.recvmsg(DATAGRAM, 64)

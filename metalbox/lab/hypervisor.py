@@ -23,7 +23,8 @@ from metalbox.lab.record import Record, namespace
 # What QEMU can do is asked of every qemu-system-* in the PATH at the first connection: 42 s with 27 of them, 3 s with
 # one. The answers are kept here for later racks.
 CACHE = Path("/var/cache/metalbox/lab")
-START_SECONDS = 20.0
+# Sockets are there within a second; a computer that stands still for a while must not fail a rack.
+START_SECONDS = 90.0
 # The first connection under a loaded computer, with nothing in the cache.
 PROBE_SECONDS = 120.0
 

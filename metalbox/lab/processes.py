@@ -17,6 +17,8 @@ from shutil import which
 from metalbox.errors import StartError
 
 TERM_SECONDS = 5.0
+# Nothing survives SIGKILL, but what the computer does not run does not end either.
+KILL_SECONDS = 60.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +93,7 @@ def end(processes: Iterable[Process], *, how: signal.Signals = signal.SIGTERM, p
     remaining = _wait_gone(remaining, patience)
     for process in remaining:
         _signal(process, signal.SIGKILL)
-    _wait_gone(remaining, patience)
+    _wait_gone(remaining, KILL_SECONDS)
 
 
 def _signal(process: Process, number: signal.Signals) -> bool:

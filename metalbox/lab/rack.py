@@ -18,7 +18,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, TypeVar
@@ -37,6 +37,8 @@ from metalbox.lab.site_dhcp import Relay, Site
 T = TypeVar("T")
 Service = Literal["metalbox", "reference", "none"]
 POLL_SECONDS = 0.1
+# How long what we start may need until it listens, and tcpdump until it has written what it caught.
+START_SECONDS, WRITE_SECONDS = 90.0, 60.0
 # Terminal control that firmware writes to its serial console: CSI and charset sequences, NUL, carriage return.
 CONTROL = re.compile(r"\x1b\[[0-9;?=]*[A-Za-z]|\x1b[()][0-9A-B]|\x1bc|\x00|\r")
 # In these folders the private libvirt would not see the rack's files: others are mounted over them.
@@ -135,8 +137,7 @@ class Rack:
                 raise Refused(f"a lab already runs in {self.directory}: `metalbox lab down` removes it")
             if record.exists(self.directory):
                 say(f"removing what an earlier lab left in {self.directory}")
-            record.remove(self.directory)
-            self.directory.mkdir(parents=True, exist_ok=True)
+            record.remove(self.directory, keep_folder=True)
             try:
                 self._build(say)
             except BaseException:
@@ -238,7 +239,7 @@ class Rack:
         log = self.directory / "logs" / f"{role}.log"
         process = processes.spawn(network.inside(namespace(self.directory, role), argv), what=role, log=log)
         self.record.add(process)
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + START_SECONDS
         while "started" not in tail(log, 1000):
             processes.reap([process])
             if not process.is_alive or time.monotonic() > deadline:
@@ -437,10 +438,10 @@ class Rack:
         tcpdump = processes.spawn(network.inside(namespace(self.directory), argv), what=f"capture {name}", log=log)
         self.record.add(tcpdump)
         try:
-            self._until(lambda: "listening on" in tail(log) or None, 10, "tcpdump to listen")
+            self._until(lambda: "listening on" in tail(log) or None, START_SECONDS, "tcpdump to listen")
             yield path
         finally:
-            processes.end([tcpdump], how=signal.SIGINT)
+            processes.end([tcpdump], how=signal.SIGINT, patience=WRITE_SECONDS)
 
     def _note(self, spec: MachineSpec, text: str) -> None:
         if not isinstance(self.service, Metalbox):
@@ -468,7 +469,8 @@ def sweep(folder: Path) -> None:
     for path in folder.glob("*/rack.json"):
         known = Record.load(path.parent)
         if known and known.owner and not (known.boot_id == processes.boot_id() and known.owner.is_alive):
-            with record.locked(path.parent):
+            # Another run may be sweeping the same rack.
+            with suppress(Refused, FileNotFoundError), record.locked(path.parent):
                 record.remove(path.parent)
 
 

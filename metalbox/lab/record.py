@@ -123,8 +123,11 @@ def exists(directory: Path) -> bool:
     )
 
 
-def remove(directory: Path, *, keep_files: bool = False) -> None:
-    """End every process of the rack in this folder, delete its namespaces and its files. Fine when there is none."""
+def remove(directory: Path, *, keep_files: bool = False, keep_folder: bool = False) -> None:
+    """End every process of the rack in this folder, delete its namespaces and its files. Fine when there is none.
+
+    Who goes on under `locked` keeps the folder: the lock is on it, and not on another one of the same name.
+    """
     record = Record.load(directory)
     if record and record.boot_id == boot_id():
         # Youngest first: machines before their libvirtd, clients before their servers.
@@ -141,5 +144,5 @@ def remove(directory: Path, *, keep_files: bool = False) -> None:
         shutil.rmtree(directory / name, ignore_errors=True)
     for name in FILES:
         (directory / name).unlink(missing_ok=True)
-    if directory.is_dir() and not any(directory.iterdir()):
+    if not keep_folder and directory.is_dir() and not any(directory.iterdir()):
         directory.rmdir()

@@ -30,8 +30,9 @@ IPXE = Path("/usr/lib/ipxe")
 ARCH = "x86_64"
 # An address of a unix socket holds 107 bytes (sockaddr_un, unix(7)).
 MAX_SOCKET_PATH = 107
-READY_SECONDS = 30.0
-STOP_SECONDS = 15.0
+READY_SECONDS = 90.0
+# A service that is killed meanwhile has left its consoles open.
+STOP_SECONDS = 60.0
 
 # The same kernel, initramfs and arguments that metalbox's own script names.
 REFERENCE_SCRIPT = f"""#!ipxe

@@ -40,12 +40,16 @@ Words = list[str]
 
 @dataclass(frozen=True, slots=True)
 class Storm:
-    """How many machines, how many bytes of kernel and initrd together, and the seconds of power-on and of patience."""
+    """How many machines, how many bytes of kernel and initrd together, the seconds of power-on and until the end.
+
+    `patience` multiplies firmware's timers: with much of it, what is repeated was lost and not late.
+    """
 
     machines: int = 1000
     image_bytes: int = 8 << 20
     spread: float = 1.0
     limit: float = 300.0
+    patience: float = 1.0
 
 
 def make_files(root: Path, boot_files: Path, image_bytes: int) -> None:
@@ -75,6 +79,7 @@ def run_fleet(words: Words, storm: Storm, costs: Callable[[], meter.Cost]) -> di
     argv = [
         *words, sys.executable, "-m", "metalbox.lab.fleet", "--machines", str(storm.machines),
         "--spread", str(storm.spread), "--limit", str(storm.limit),
+        "--patience", str(storm.patience),
     ]  # fmt: skip
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])}
     before = costs()
@@ -132,8 +137,7 @@ def run(directory: Path, storm: Storm, boot_files: Path, say: Callable[[str], No
     """
     directory.mkdir(parents=True, exist_ok=True)
     with record.locked(directory):
-        record.remove(directory)
-        directory.mkdir(exist_ok=True)
+        record.remove(directory, keep_folder=True)
         try:
             make_files(directory / "boot", boot_files, storm.image_bytes)
             network.cable(namespace(directory), namespace(directory, "site"), f"{SERVER}/{PREFIX}", f"{FLEET}/{PREFIX}")

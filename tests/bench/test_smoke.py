@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterable
 
 import pytest
@@ -10,6 +11,7 @@ from bench.beside import dhcp, inventory, packages, storm, tftp, web
 from bench.beside.__main__ import measure, parser
 from bench.beside.figures import Results
 from bench.beside.servers import METALBOX
+from metalbox.lab import storm as lab_storm
 
 pytestmark = [
     pytest.mark.root,
@@ -35,8 +37,10 @@ def only(results: Results, case: str, figure: str, server: str = METALBOX) -> fl
 
 
 def test_dhcp(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(dhcp, "SECONDS", 0.2)
-    monkeypatch.setattr(dhcp, "SHORT_SECONDS", 0.2)
+    # So many exchanges, however long they take.
+    monkeypatch.setattr(dhcp, "most_of", lambda name: 5000)
+    monkeypatch.setattr(dhcp, "SECONDS", 60)
+    monkeypatch.setattr(dhcp, "SHORT_SECONDS", 60)
     monkeypatch.setattr(dhcp, "LEASES", 500)
     results = run("dhcp")
     for case, server in ((dhcp.CLOSED, METALBOX), (dhcp.DIRECT, METALBOX), (dhcp.FULL_TABLE, dhcp.FULL)):
@@ -47,9 +51,9 @@ def test_dhcp(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_tftp(monkeypatch: pytest.MonkeyPatch) -> None:
-    near = (tftp.Case(1, 1428, 1), tftp.Case(16, 1428, 64))
+    # So many transfers, however long they take.
+    near = (tftp.Case(1, 1428, 1, transfers=2), tftp.Case(16, 1428, 64, transfers=64))
     far = (tftp.Case(16, 1428, 1, 1.0, 1),)
-    monkeypatch.setattr(tftp, "SECONDS", 0.3)
     monkeypatch.setattr(tftp, "NEAR", near)
     monkeypatch.setattr(tftp, "FAR", far)
     results = run("tftp")
@@ -71,7 +75,9 @@ def test_http(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "http_script_p99" in results.ratios
 
 
-def test_storm() -> None:
+def test_storm(monkeypatch: pytest.MonkeyPatch) -> None:
+    # What is repeated was lost, and not late.
+    monkeypatch.setattr(lab_storm, "Storm", functools.partial(lab_storm.Storm, patience=100))
     results = run("storm", "--machines", "10", "--image-mib", "0.1")
     assert results.notes == []
     assert only(results, "10 machines", "arrived") == 10

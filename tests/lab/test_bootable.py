@@ -69,7 +69,7 @@ def test_file_knows_them(tmp_path: Path) -> None:
     (tmp_path / "disk").write_bytes(bootable.image())
     (tmp_path / "program").write_bytes(bootable.efi_program())
     said = subprocess.run(
-        ["file", "-b", tmp_path / "disk", tmp_path / "program"], capture_output=True, text=True, check=True, timeout=10
+        ["file", "-b", tmp_path / "disk", tmp_path / "program"], capture_output=True, text=True, check=True, timeout=60
     ).stdout
     assert "FAT (12 bit)" in said
     assert "PE32+ executable" in said and "EFI application" in said

@@ -18,9 +18,9 @@ def test_a_name_with_brackets_and_blanks_does_not_shift_the_fields() -> None:
 
 
 def test_a_process_and_its_children_are_counted() -> None:
-    program = "import subprocess,sys; subprocess.run([sys.executable,'-c','import time; time.sleep(30)'])"
+    program = "import subprocess,sys; subprocess.run([sys.executable,'-c','import time; time.sleep(600)'])"
     with subprocess.Popen([sys.executable, "-c", program]) as process:
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + 60
         while len(found := meter.tree(process.pid)) < 2 and time.monotonic() < deadline:
             time.sleep(0.01)
         rss = meter.cost([process.pid]).rss

@@ -10,19 +10,18 @@ import pytest
 
 from metalbox.lab import serial_hub
 
-ADDRESS = "127.0.0.1"
+# Of nobody else: programs that connect to 127.0.0.1 take their own ports there.
+ADDRESS = "127.90.4.2"
 Connection = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 
 
 @pytest.fixture
 async def ports() -> AsyncIterator[tuple[int, int]]:
     """A line's two ports: the BMC's and the machine's."""
-    found = []
-    for _ in range(2):
-        with socket.socket() as free:
+    with socket.socket() as one, socket.socket() as other:
+        for free in (one, other):
             free.bind((ADDRESS, 0))
-            found.append(free.getsockname()[1])
-    near, far = found
+        near, far = one.getsockname()[1], other.getsockname()[1]
     hub = asyncio.create_task(serial_hub.serve([(ADDRESS, near, far)]))
     yield near, far
     hub.cancel()

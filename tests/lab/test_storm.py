@@ -21,7 +21,8 @@ BOOT = default_folder("boot")
 def test_all_machines_arrive_and_are_in_the_inventory(tmp_path: Path) -> None:
     said: list[str] = []
     home = tmp_path / "s"
-    figures = storm.run(home, Storm(MACHINES, image_bytes=1 << 20, spread=0.1, limit=30), BOOT, said.append)
+    asked = Storm(MACHINES, image_bytes=1 << 20, spread=0.1, patience=100)
+    figures = storm.run(home, asked, BOOT, said.append)
     assert figures["failures"] == {}
     assert (figures["arrived"], figures["missing"], figures["known"]) == (MACHINES, 0, MACHINES)
     assert (figures["retries"], figures["deferred"]) == (0, 0)

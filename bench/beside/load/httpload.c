@@ -1,9 +1,11 @@
 /* Clients that fetch one path by HTTP/1.1, each again and again; bodies are thrown away inside the kernel (MSG_TRUNC).
  *
  *   httpload --server IP --port N --path PATH [--connections 1] [--seconds 3] [--keep 1] [--rate 0]
+ *            [--least 0]
  *
  * keep 0 opens a connection for each request, as firmware does; its time then counts. rate N: so many requests a second
- * of all connections together. 503 is a turn not granted: it is asked again after Retry-After, and counted.
+ * of all connections together. 503 is a turn not granted: it is asked again after Retry-After, and counted. least N goes on
+ * until so many requests are answered.
  */
 #include "common.h"
 #include <netinet/tcp.h>
@@ -119,8 +121,8 @@ int main(int argc, char **argv) {
     if (!conns) die("calloc");
     for (int i = 0; i < count; i++) conns[i].fd = -1;
     double started = now_s(), now;
-    uint64_t begun = 0;
-    while ((now = now_s()) - started < seconds) {
+    uint64_t begun = 0, least = (uint64_t)atol(option(argc, argv, "least", "0"));
+    while ((now = now_s()) - started < seconds || done_count < least) {
         for (uint32_t i = 0; i < (uint32_t)count; i++) {
             if (rate > 0 && begun >= (uint64_t)((now - started) * rate)) break;
             if (conns[i].state || conns[i].not_before > now) continue;
