@@ -61,7 +61,9 @@ class Room:
 
 
 @pytest.fixture
-def room(tmp_path: Path) -> Room:
+def room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Room:
+    # Nobody looks by himself, in the middle of a look of ours.
+    monkeypatch.setattr("metalbox.overrides.LOOK_SECONDS", 3600.0)
     return Room(Bench(tmp_path), Keeper())
 
 

@@ -266,7 +266,8 @@ class SolConsole(Console):
                 self._unread += heard.data
             if heard.is_over:
                 raise BmcConsoleInUse(f"{self._session.where} ended the console: another client may have taken it")
-            self._send(now)
+        # Only now: where a packet lies here twice, the second time grown, an acknowledgement of the first would make
+        # the BMC send once more what it had grown by.
         self._send(now)
         if self._unread:
             self._news.set()

@@ -233,7 +233,12 @@ class Session(simplesession.Session):  # type: ignore[misc]
         now = time.monotonic()
         give_up_at = self._give_up_at if self.logged else min(self._give_up_at, self._login_until)
         if now >= min(give_up_at, self.deadline):
-            raise self._silence()
+            # If it was this thread that stood still, what it waits for lies in the socket.
+            heard = self._heard
+            self.process_pktqueue()
+            if self._heard == heard:
+                raise self._silence()
+            return
         if now >= self._resend_at:
             self._resend()
         wait = min(give_up_at, self.deadline, self._resend_at, now + GLANCE_SECONDS) - now

@@ -18,6 +18,7 @@ from pathlib import Path
 import pytest
 
 from metalbox.power import Credentials, Endpoint
+from metalbox.power.ipmisession import Patience
 
 CHASSIS = Path(__file__).with_name("chassis.sh")
 USER, PASSWORD = "factory", "Zk3-sim-passwd"
@@ -27,6 +28,12 @@ FRU = (
     "01 00 00 01 07 00 00 f7 01 06 00 00 00 00 c8 4d 65 74 61 6c 42 6f 78 c5 42 6f 61 72 64 "
     "c4 53 4e 30 31 c3 50 4e 31 c0 c1 00 00 00 00 00 00"
 )
+# Where an answer comes: a simulator that stands still for some seconds is waited for.
+PATIENT = Patience(greeting=8, login=10, command=15)
+# Where it is counted what was said, or who said it: nothing is said twice.
+ONCE = Patience(greeting=8, login=10, command=15, resend=60)
+# Where nobody answers; by a LostTime wherever something has to be answered before.
+QUICK = Patience(greeting=0.4, login=0.8, command=0.5, resend=0.1)
 
 
 def free_port() -> int:
@@ -87,7 +94,7 @@ class Simulator:
     def chassis(self, *words: str) -> str:
         """Ask or tell the machine itself, past the BMC."""
         command = ["sh", str(CHASSIS), str(self.folder), *words]
-        return subprocess.run(command, capture_output=True, text=True, timeout=30, check=True).stdout
+        return subprocess.run(command, capture_output=True, text=True, timeout=90, check=True).stdout
 
     def calls(self, what: str) -> int:
         """How often the BMC told the machine so."""
@@ -165,14 +172,33 @@ def _wait_greeting(port: int, process: subprocess.Popen[bytes], log: Path) -> No
 Rule = Callable[[bytes, bool], tuple[bytes | None, bytes | None]]
 
 
+class LostTime:
+    """The clock of metalbox.power.ipmisession (in the place of `time`) where silence is what is tested.
+
+    It keeps time while an answer was lost, and nearly stands while one is on its way: a slow BMC is not a silent one.
+    Between two looks at it little passes, so that a process which stood still has its tries left.
+    """
+
+    def __init__(self, *, is_lost: bool = False) -> None:
+        self.is_lost = is_lost
+        self._now = self._looked = time.monotonic()
+
+    def monotonic(self) -> float:
+        now = time.monotonic()
+        passed, self._looked = now - self._looked, now
+        self._now += min(passed, 0.05) if self.is_lost else passed / 30
+        return self._now
+
+
 class Wire:
     """A wire between the driver and the BMC at `far` that treats each datagram by `rule`, and remembers it.
 
-    `copies` is how often each datagram arrives.
+    `copies` is how often each datagram arrives; `clock` runs while the last one did not arrive as it was.
     """
 
-    def __init__(self, far: int, rule: Rule) -> None:
+    def __init__(self, far: int, rule: Rule, clock: LostTime | None = None) -> None:
         self.rule = rule
+        self.clock = clock
         self.seen: list[tuple[bytes, bool]] = []
         self.copies = 1
         self._far = far
@@ -188,7 +214,7 @@ class Wire:
 
     def __exit__(self, *exc: object) -> None:
         self._stop.set()
-        self._thread.join(5)
+        self._thread.join(60)
         self._near_socket.close()
 
     def _run(self) -> None:
@@ -210,6 +236,8 @@ class Wire:
                     self._give(onward, near, to_far[near], to_bmc=not from_bmc)
                 if back is not None:
                     self._give(back, near, to_far[near], to_bmc=from_bmc)
+                if self.clock is not None:
+                    self.clock.is_lost = onward != data
         for far in to_far.values():
             far.close()
 

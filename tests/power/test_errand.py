@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Coroutine, Sequence
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -268,13 +269,15 @@ def test_a_person_is_asked_in_one_sentence_and_nothing_is_wrong(verb: Verb, stat
 # --- the real Redfish driver before a service with faults -------------------------------------------------------------
 
 RESET = r"POST .*ComputerSystem\.Reset"
-QUICK = Manners(gap=0.0, read=2.5, write=2.5, on=0.8, off=0.8, override=0.8, first_pause=0.05, tries=1)
+# Where an answer comes, it is waited for.
+PATIENT = Manners(gap=0.0, read=60.0, write=60.0, on=0.8, off=0.8, override=0.8, first_pause=0.05, tries=1)
+QUICK = replace(PATIENT, read=2.5, write=2.5)
 
 
-async def at_service(service: Service, order: PowerOrder, password: str = "") -> Outcome:
+async def at_service(service: Service, order: PowerOrder, password: str = "", *, manners: Manners = PATIENT) -> Outcome:
     with running(service):
         way = service.endpoint(password=password) if password else service.endpoint()
-        front = Front(manners=QUICK)
+        front = Front(manners=manners)
         try:
             outcome = await front.power(1, [way], order)
         finally:
@@ -302,7 +305,8 @@ async def test_the_real_driver_is_read_back() -> None:
 async def test_real_faults_have_their_names(pattern: str, answer: Answer, code: str) -> None:
     service = Service()
     service.faults[pattern] = answer
-    outcome = await at_service(service, PowerOrder(Verb.ON))
+    manners = QUICK if code == "hung" else PATIENT
+    outcome = await at_service(service, PowerOrder(Verb.ON), manners=manners)
     assert (outcome.done, outcome.code) == (False, code), outcome
 
 

@@ -25,9 +25,13 @@ from tests.descriptors import opened
 from tests.power.contract import Contract, Peer
 from tests.power.ipmi_peers import (
     GUID,
+    ONCE,
     PASSWORD,
+    PATIENT,
+    QUICK,
     RAKP_1,
     USER,
+    LostTime,
     Simulator,
     Sink,
     Wire,
@@ -39,8 +43,17 @@ from tests.power.ipmi_peers import (
     simulator,
 )
 
-# Of the tests in which nobody answers.
-QUICK = Patience(greeting=0.4, login=0.8, command=0.5, resend=0.1)
+
+@pytest.fixture(autouse=True)
+def patience(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("metalbox.power.ipmi.Patience", lambda: PATIENT)
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> LostTime:
+    clock = LostTime()
+    monkeypatch.setattr("metalbox.power.ipmisession.time", clock)
+    return clock
 
 
 class BmcPeer(Peer):
@@ -172,10 +185,12 @@ async def test_the_inventory_is_that_of_ipmitool(bmc: Simulator, power: Power) -
     assert told.bmc_mac is None  # ipmitool: 00:00:00:00:00:00
 
 
-async def test_identify_counts_to_255(bmc: Simulator, power: Power) -> None:
+async def test_identify_counts_to_255(bmc: Simulator) -> None:
+    power = Ipmi(endpoint(bmc.port), patience=ONCE)
     await power.identify(30)
     await power.identify(1000)
     await power.identify(0)
+    await power.close()
     assert [bmc.calls(f"set identify {seconds} 0") for seconds in (30, 255, 0)] == [1, 1, 1]
 
 
@@ -185,14 +200,17 @@ async def test_identify_counts_to_255(bmc: Simulator, power: Power) -> None:
 async def test_one_session_serves_many_verbs_and_is_given_back(bmc: Simulator) -> None:
     before = opened()
     with Wire(bmc.port, lambda data, _: (data, None)) as wire:
-        driver = connect(endpoint(wire.port))
+        driver = Ipmi(endpoint(wire.port), patience=ONCE)
         for _ in range(5):
             await driver.is_on()
         assert sum(payload_type(data) == RAKP_1 for data, _ in wire.seen) == 1
         said = len(wire.seen)
         await driver.close()
-        # Close session, and its answer; more of them when the computer is slow and it is said again.
-        assert {from_bmc for data, from_bmc in wire.seen[said:] if is_in_session(data)} == {False, True}
+        # Close session, and its answer, which a driver that closes does not wait for longer than a second.
+        deadline = time.monotonic() + 60
+        while [from_bmc for data, from_bmc in wire.seen[said:] if is_in_session(data)] != [False, True]:
+            assert time.monotonic() < deadline, wire.seen[said:]
+            await asyncio.sleep(0.01)
     assert not opened() - before
     _no_io_thread()
 
@@ -245,23 +263,25 @@ async def test_a_caller_that_left_leaves_no_socket(bmc: Simulator) -> None:
     assert not opened() - before
 
 
-async def test_a_command_without_answer_is_not_said_twice(bmc: Simulator) -> None:
+async def test_a_command_without_answer_is_not_said_twice(bmc: Simulator, clock: LostTime) -> None:
     """A lost answer to "cycle" must not become a second cycle; reading may be repeated."""
     bmc.chassis("set", "power", "1")
-    before, seen = bmc.calls("set power 0"), 0
+    off, on = bmc.calls("set power 0"), bmc.calls("set power 1")
 
-    def loses_the_answer_to_the_second_command(data: bytes, from_bmc: bool) -> tuple[bytes | None, None]:
-        nonlocal seen
-        seen += from_bmc and is_in_session(data)
-        # Answers in the session: privilege level, chassis status, chassis control.
-        return (None if from_bmc and is_in_session(data) and seen >= 3 else data), None
+    def loses_the_answer_to_the_cycle(data: bytes, from_bmc: bool) -> tuple[bytes | None, None]:
+        return (None if from_bmc and bmc.calls("set power 0") > off else data), None
 
-    with Wire(bmc.port, loses_the_answer_to_the_second_command) as wire:
+    with Wire(bmc.port, loses_the_answer_to_the_cycle, clock) as wire:
         driver = Ipmi(endpoint(wire.port), patience=QUICK)
         with pytest.raises(BmcHung):
             await driver.cycle()
         await driver.close()
-    assert bmc.calls("set power 0") == before + 1
+    # The simulator switches on again some seconds later: not into the next test.
+    deadline = time.monotonic() + 60
+    while bmc.calls("set power 1") == on:
+        assert time.monotonic() < deadline
+        await asyncio.sleep(0.05)
+    assert bmc.calls("set power 0") == off + 1
 
 
 async def test_a_machine_without_credentials() -> None:
@@ -443,12 +463,18 @@ class TestVirtualBmc(Contract):
         told = ipmitool(peer.port, "chassis", "bootparam", "get", "5", password=LONG_PASSWORD)
         assert "Boot Device Selector : Force PXE" in told
 
-    async def test_a_user_it_does_not_know_gets_silence(self, peer: Peer) -> None:
+    async def test_a_user_it_does_not_know_gets_silence(self, peer: Peer, clock: LostTime) -> None:
         assert isinstance(peer, VirtualBmc)
-        driver = Ipmi(endpoint(peer.port, PASSWORD, "nobody"), patience=QUICK)
-        with pytest.raises(BmcHung, match="some BMCs do so to a user they do not know"):
-            await driver.is_on()
-        await driver.close()
+
+        def rule(data: bytes, from_bmc: bool) -> tuple[bytes, None]:
+            clock.is_lost = payload_type(data) == RAKP_1
+            return data, None
+
+        with Wire(peer.port, rule) as wire:
+            driver = Ipmi(endpoint(wire.port, PASSWORD, "nobody"), patience=QUICK)
+            with pytest.raises(BmcHung, match="some BMCs do so to a user they do not know"):
+                await driver.is_on()
+            await driver.close()
 
 
 async def test_nothing_at_the_address() -> None:

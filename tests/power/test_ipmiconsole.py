@@ -13,8 +13,8 @@ import pytest
 from metalbox.errors import BmcConsoleInUse, BmcHung, BmcRefused, BmcUnreachable, BmcWrongPassword, PowerError
 from metalbox.power import Console, connect
 from metalbox.power.ipmi import Ipmi
-from metalbox.power.ipmiconsole import SolConsole
-from metalbox.power.ipmisession import Patience
+from metalbox.power.ipmiconsole import SolConsole, is_alive
+from metalbox.power.ipmisession import Patience, Session
 from tests.power import ipmi_peers as peers
 from tests.power.ipmi_peers import Simulator, Wire, endpoint, simulator
 
@@ -27,6 +27,7 @@ class Machine:
         self._news = asyncio.Event()
         self.echoes = False
         self._writer: asyncio.StreamWriter | None = None
+        self._unplugged = asyncio.Event()
 
     async def plug(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._writer = writer
@@ -36,6 +37,13 @@ class Machine:
                 self._news.set()
                 if self.echoes:
                     writer.write(data)
+        self._unplugged.set()
+
+    async def unplugged(self) -> None:
+        """Wait until the simulator has gone, where it ever came."""
+        if self._writer is not None:
+            await asyncio.wait_for(self._unplugged.wait(), 60)
+            await asyncio.sleep(0)  # for `plug` to return
 
     def write(self, data: bytes) -> None:
         assert self._writer is not None, "the simulator did not connect"
@@ -46,6 +54,11 @@ class Machine:
             while bytes(self.typed) != data:
                 self._news.clear()
                 await self._news.wait()
+
+
+@pytest.fixture(autouse=True)
+def patience(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("metalbox.power.ipmi.Patience", lambda: peers.PATIENT)
 
 
 @pytest.fixture
@@ -62,7 +75,7 @@ async def bmc(machine: Machine, tmp_path: Path) -> AsyncIterator[Simulator]:
         yield peer
     server.close()
     # The simulator has gone, and with it the line: let `plug` see that before the loop ends.
-    await asyncio.sleep(0.05)
+    await machine.unplugged()
 
 
 async def read(console: Console, count: int, seconds: float = 60) -> bytes:
@@ -109,6 +122,22 @@ async def test_losses_and_doubles_on_the_wire(bmc: Simulator, machine: Machine) 
         await console.close()
 
 
+async def test_a_packet_that_came_twice_and_has_grown_is_acknowledged_once(
+    bmc: Simulator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Both lay there when we looked; to the acknowledgement of the first the BMC would send the rest again."""
+    console = await connect(endpoint(bmc.port)).console()
+    assert isinstance(console, SolConsole)
+    sent: list[bytes] = []
+    with monkeypatch.context() as patch:
+        patch.setattr(console._session, "send_payload", lambda payload, **_: sent.append(bytes(payload)))
+        console._payloads.extend((b"\x05\0\0\0log", b"\x05\0\0\0login: "))
+        console._work_off()
+    assert await console.read() == b"login: "
+    assert sent == [b"\0\x05\x07\0"]
+    await console.close()
+
+
 async def test_one_at_a_time_and_who_insists_gets_it(bmc: Simulator, machine: Machine) -> None:
     power, other = connect(endpoint(bmc.port)), connect(endpoint(bmc.port))
     first = await power.console()
@@ -146,8 +175,17 @@ async def test_what_a_crash_left_is_ended_by_its_mark_only(bmc: Simulator) -> No
 
 async def test_a_console_that_another_took_is_noticed(bmc: Simulator, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("metalbox.power.ipmiconsole.SIGN_OF_LIFE_SECONDS", 0.2)
+    is_taken = False
+
+    def sign(session: Session, mark: str) -> None:
+        # Between the end of the one and the begin of the other it is nobody's for a moment.
+        if is_taken:
+            is_alive(session, mark)
+
+    monkeypatch.setattr("metalbox.power.ipmiconsole.is_alive", sign)
     first = await connect(endpoint(bmc.port)).console()
     second = await connect(endpoint(bmc.port)).console(force=True)
+    is_taken = True
     with pytest.raises(BmcConsoleInUse, match="another client's now"):
         await read(first, 1)
     with pytest.raises(BmcConsoleInUse):
@@ -206,7 +244,7 @@ async def test_a_bmc_without_a_serial_line(tmp_path: Path) -> None:
 
 async def test_a_caller_who_leaves_leaves_nothing_open(bmc: Simulator) -> None:
     """Cancelled at any moment of the opening, the console is free again for the next one."""
-    power = Ipmi(endpoint(bmc.port), patience=Patience(command=2.0))
+    power = Ipmi(endpoint(bmc.port), patience=Patience(greeting=15, login=15, command=2.0))
     for moment in (0.0, 0.001, 0.002, 0.003, 0.004):
         opening = asyncio.create_task(power.console())
         await asyncio.sleep(moment)

@@ -59,7 +59,7 @@ def service() -> Iterator[Service]:
 
 @pytest.fixture
 async def power(service: Service) -> AsyncIterator[Redfish]:
-    power = Redfish(service.endpoint(), request_seconds=5)
+    power = Redfish(service.endpoint(), request_seconds=60)
     yield power
     await power.close()
 
@@ -84,23 +84,25 @@ def patches(service: Service) -> list[tuple[str, Any]]:
 # -- the console ------------------------------------------------------------------------------------------------------
 
 
-async def test_a_console_by_ipmi_where_the_service_offers_it(tmp_path: Path) -> None:
-    heard = asyncio.Event()
+async def test_a_console_by_ipmi_where_the_service_offers_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("metalbox.power.ipmi.Patience", lambda: ipmi_peers.PATIENT)
+    heard, over = asyncio.Event(), asyncio.Event()
     lines: list[asyncio.StreamWriter] = []
 
     async def machine(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         lines.append(writer)
-        with contextlib.suppress(ConnectionError), contextlib.closing(writer):
-            while data := await reader.read(100):
-                if data == b"key":
-                    heard.set()
+        with contextlib.suppress(ConnectionError, asyncio.IncompleteReadError), contextlib.closing(writer):
+            assert await reader.readexactly(3) == b"key"
+            heard.set()
+            await reader.read()
+        over.set()
 
     server = await asyncio.start_server(machine, "127.0.0.1", 0)
     port = server.sockets[0].getsockname()[1]
     line = f'  sol "tcp:127.0.0.1:{port}" 115200 history=4000\n'
     with ipmi_peers.simulator(tmp_path / "bmc", users=line) as bmc, running(Service(open_to_all=True)) as service:
         service.system["SerialConsole"] = {"IPMI": {"ServiceEnabled": True, "Port": bmc.port}}
-        power = Redfish(service.endpoint(ipmi_peers.USER, ipmi_peers.PASSWORD, auth="basic"), request_seconds=5)
+        power = Redfish(service.endpoint(ipmi_peers.USER, ipmi_peers.PASSWORD, auth="basic"), request_seconds=60)
         console = await power.console()
         lines[0].write(b"login: ")
         assert await asyncio.wait_for(console.read(), 60)
@@ -109,7 +111,8 @@ async def test_a_console_by_ipmi_where_the_service_offers_it(tmp_path: Path) -> 
         await console.close()
         await power.close()
     server.close()
-    await asyncio.sleep(0.05)
+    await asyncio.wait_for(over.wait(), 60)
+    await asyncio.sleep(0)  # for `machine` to return
 
 
 async def test_a_console_that_is_offered_by_other_means_is_told(service: Service, power: Redfish) -> None:
@@ -465,22 +468,23 @@ async def test_a_bmc_that_stumbles_over_a_part_still_tells_the_rest(service: Ser
 
 async def test_a_hanging_bmc_delays_no_other(service: Service) -> None:
     with running(Service()) as sick:
-        sick.faults["GET .*"] = Answer(hang=10)
-        hung = [Redfish(sick.endpoint(), request_seconds=5), Redfish(sick.endpoint(), request_seconds=5)]
+        sick.faults["GET .*"] = Answer(hang=600)
+        hung = [Redfish(sick.endpoint(), request_seconds=50), Redfish(sick.endpoint(), request_seconds=50)]
         sound = Redfish(service.endpoint())
         await sound.is_on()
         tasks = [asyncio.create_task(power.is_on()) for power in hung]
         await asyncio.sleep(0.05)
         await sound.is_on()
         assert not any(task.done() for task in tasks)
+        sick.stopped.set()
         for result in await asyncio.gather(*tasks, return_exceptions=True):
             assert isinstance(result, BmcHung)
         await sound.close()
 
 
 async def test_a_caller_that_gave_up_leaves_no_session_behind(service: Service) -> None:
-    service.faults[f"GET {SYSTEM}"] = Answer(hang=10)
-    power = Redfish(service.endpoint(), request_seconds=2)
+    service.faults[f"GET {SYSTEM}"] = Answer(hang=600)
+    power = Redfish(service.endpoint(), request_seconds=50)
     asking = asyncio.create_task(power.is_on())
     deadline = time.monotonic() + 60
     while not service.sessions:
@@ -491,6 +495,7 @@ async def test_a_caller_that_gave_up_leaves_no_session_behind(service: Service) 
         await asking
     assert len(service.sessions) == 1
     await power.close()
+    service.stopped.set()
     while service.sessions or THREADS.lost:
         assert time.monotonic() < deadline
         await asyncio.sleep(0.02)
@@ -577,7 +582,7 @@ def emulator() -> Iterator[Emulator]:
                 yield emulator
             finally:
                 process.terminate()
-                process.wait(20)
+                process.wait(60)
     finally:
         for spec in rack.machines:
             if rack.power(spec.name) == "on":

@@ -49,7 +49,7 @@ def service() -> Iterator[Service]:
 
 
 def access(service: Service, password: str = PASSWORD, **changes: object) -> Access:
-    ready = Access(service.url, Credentials(USER, password), request_seconds=5)
+    ready = Access(service.url, Credentials(USER, password), request_seconds=60)
     return dataclasses.replace(ready, **changes)  # type: ignore[arg-type]
 
 

@@ -14,13 +14,13 @@ from metalbox.power.threads import Slots, Threads, threads
 
 async def test_what_the_call_returns_and_raises_is_handed_on() -> None:
     pool = threads(2)
-    assert await pool.run(max, 3, 5, key="a", seconds=5) == 5
+    assert await pool.run(max, 3, 5, key="a", seconds=60) == 5
 
     def fail() -> None:
         raise BmcRefused("no")
 
     with pytest.raises(BmcRefused, match="no"):
-        await pool.run(fail, key="a", seconds=5)
+        await pool.run(fail, key="a", seconds=60)
     assert not pool.lost
 
 
@@ -29,7 +29,7 @@ async def test_a_timeout_of_the_library_is_not_mistaken_for_ours() -> None:
         raise TimeoutError("from the library")
 
     with pytest.raises(TimeoutError, match="from the library"):
-        await threads(1).run(fail, key="a", seconds=5)
+        await threads(1).run(fail, key="a", seconds=60)
 
 
 async def test_a_call_that_hangs_is_lost_and_its_place_given_to_others() -> None:
@@ -37,12 +37,12 @@ async def test_a_call_that_hangs_is_lost_and_its_place_given_to_others() -> None
     with pytest.raises(BmcHung, match=r"192\.0\.2\.9 did not answer within 0\.02 s"):
         await pool.run(release.wait, key="192.0.2.9", seconds=0.02)
     assert pool.lost == {"192.0.2.9"}
-    assert await pool.run(max, 1, 2, key="192.0.2.10", seconds=5) == 2  # the only place is free again
+    assert await pool.run(max, 1, 2, key="192.0.2.10", seconds=60) == 2  # the only place is free again
     with pytest.raises(BmcHung, match="still hangs in the last call"):
-        await pool.run(max, 1, 2, key="192.0.2.9", seconds=5)
+        await pool.run(max, 1, 2, key="192.0.2.9", seconds=60)
     release.set()
     await _until(lambda: not pool.lost)
-    assert await pool.run(max, 1, 2, key="192.0.2.9", seconds=5) == 2
+    assert await pool.run(max, 1, 2, key="192.0.2.9", seconds=60) == 2
 
 
 async def test_cancelling_loses_the_call_too() -> None:
@@ -68,14 +68,20 @@ async def test_lost_calls_are_bounded() -> None:
     await _until(lambda: not pool.lost)
 
 
-async def test_no_more_than_so_many_at_once() -> None:
+async def test_no_more_than_so_many_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    # What only stands still gives no place away.
+    monkeypatch.setattr("metalbox.power.threads.PROMPT_SECONDS", 60.0)
     pool, running, most, lock = Threads(3), 0, 0, threading.Lock()
+    full = threading.Event()
 
     def call() -> None:
         nonlocal running, most
         with lock:
             running += 1
             most = max(most, running)
+            if running == expected:
+                full.set()
+        full.wait(60)
         time.sleep(0.005)
         with lock:
             running -= 1
@@ -83,7 +89,8 @@ async def test_no_more_than_so_many_at_once() -> None:
     for expected in (1, 3):
         # Who has not come back yet has a part of the places.
         most = 0
-        await asyncio.gather(*(pool.run(call, key=str(number), seconds=5) for number in range(20)))
+        full.clear()
+        await asyncio.gather(*(pool.run(call, key=str(number), seconds=60) for number in range(20)))
         assert most == expected
 
 
@@ -91,7 +98,7 @@ async def test_calls_that_wait_for_their_bmcs_do_not_hold_up_others() -> None:
     pool, release = Threads(2), threading.Event()
     keys = [f"sick {number}" for number in range(20)]
     for key in (*keys, "well"):
-        await pool.run(max, 1, 2, key=key, seconds=5)
+        await pool.run(max, 1, 2, key=key, seconds=60)
     hanging = [asyncio.create_task(pool.run(release.wait, key=key, seconds=60)) for key in keys]
     await asyncio.sleep(0)
     # Twenty that fall ill in the same moment, at two places: ten times a tenth of a second, once. They hang a minute.
@@ -105,18 +112,19 @@ async def test_calls_that_wait_for_their_bmcs_do_not_hold_up_others() -> None:
     await _until(lambda: not pool.lost)
 
 
-async def test_those_that_overstayed_wait_among_themselves() -> None:
+async def test_those_that_overstayed_wait_among_themselves(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("metalbox.power.threads.PROMPT_SECONDS", 1.0)
     pool, release, begun = Threads(4), threading.Event(), []
 
     def hang(number: int) -> bool:
         begun.append(number)
         return release.wait()
 
-    await pool.run(max, 1, 2, key="well", seconds=5)
+    await pool.run(max, 1, 2, key="well", seconds=60)
     hanging = [asyncio.create_task(pool.run(hang, number, key=f"new {number}", seconds=60)) for number in range(30)]
     await asyncio.sleep(0)
     assert await pool.run(max, 1, 2, key="well", seconds=30) == 2
-    # They begin one after the other, a tenth of a second each.
+    # They begin one after the other, a second each.
     assert len(begun) < 20
     release.set()
     assert await asyncio.gather(*hanging) == [True] * 30
@@ -124,11 +132,11 @@ async def test_those_that_overstayed_wait_among_themselves() -> None:
 
 async def test_who_is_well_is_asked_however_many_hang() -> None:
     pool, release = Threads(4, max_lost=2), threading.Event()
-    await pool.run(max, 1, 2, key="well", seconds=5)
+    await pool.run(max, 1, 2, key="well", seconds=60)
     for key in ("a", "b"):
         with pytest.raises(BmcHung):
             await pool.run(release.wait, key=key, seconds=0.01)
-    assert await pool.run(max, 1, 2, key="well", seconds=5) == 2
+    assert await pool.run(max, 1, 2, key="well", seconds=60) == 2
     release.set()
     await _until(lambda: not pool.lost)
 
