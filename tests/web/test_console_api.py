@@ -13,7 +13,8 @@ from typing import Any
 import aiohttp
 import pytest
 
-from metalbox.power import connect
+from metalbox.power import connect, ipmi
+from metalbox.power.ipmisession import Patience
 from tests.power.ipmi_peers import PASSWORD, USER, endpoint, simulator
 from tests.web.conftest import Stack
 
@@ -48,7 +49,9 @@ class Machine:
 
 
 @pytest.fixture
-async def machine(stack: Stack, tmp_path: Path) -> AsyncIterator[Machine]:
+async def machine(stack: Stack, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Machine]:
+    # A simulator that stands still for some seconds is waited for.
+    monkeypatch.setattr(ipmi, "Patience", lambda: Patience(greeting=15, login=15, command=15))
     await stack.report()
     one = Machine()
     server = await asyncio.start_server(one.plug, "127.0.0.1", 0)
