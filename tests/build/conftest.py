@@ -30,12 +30,13 @@ def cache() -> Path:
 
 @pytest.fixture(scope="session")
 def apt(cache: Path) -> debs.AptRoot:
-    root = debs.AptRoot(cache, "amd64")
-    root.refresh()
-    try:
-        root.resolve(["busybox"])
-    except BuildError as error:
-        pytest.skip(f"no package index can be reached: {error}")
+    with debs.locked(cache):
+        root = debs.AptRoot(cache, "amd64")
+        root.refresh()
+        try:
+            root.resolve(["busybox"])
+        except BuildError as error:
+            pytest.skip(f"no package index can be reached: {error}")
     return root
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from metalbox.build import agent, contents
+from metalbox.build import agent, contents, debs
 from metalbox.build.initramfs import File, Link, Node
 from metalbox.cli import agent as command
 from metalbox.errors import BuildError
@@ -115,10 +115,10 @@ def test_the_manifest_tells_the_truth(built: Built) -> None:
 def test_equal_inputs_give_equal_bytes(built: Built, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Another folder, another time, a cache that holds only the downloaded packages."""
     cache = tmp_path / "elsewhere"
-    shutil.copytree(
-        built.cache / "debs", cache / "debs", copy_function=os.link if same_disk(built.cache, tmp_path) else shutil.copy
-    )
-    shutil.copytree(built.cache / "apt", cache / "apt")
+    copy = os.link if same_disk(built.cache, tmp_path) else shutil.copy
+    with debs.locked(built.cache):
+        shutil.copytree(built.cache / "debs", cache / "debs", copy_function=copy)
+        shutil.copytree(built.cache / "apt", cache / "apt")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("TZ", "Pacific/Auckland")
     options = agent.Options(contents.ARCHITECTURES["x86_64"], tmp_path / "out", cache, level=1)

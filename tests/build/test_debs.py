@@ -115,16 +115,17 @@ def test_a_broken_package_is_a_sentence(tmp_path: Path) -> None:
         debs.unpack([broken], tmp_path / "stage", key="1")
 
 
-def test_a_damaged_download_is_fetched_again(apt: debs.AptRoot) -> None:
-    packages, files = apt.fetch(["pci.ids"], alone=True)
-    whole = files[0].read_bytes()
-    files[0].write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
-    try:
-        assert apt.download(packages) == files
-        assert files[0].read_bytes() == whole
-    finally:
-        if files[0].read_bytes() != whole:
-            files[0].unlink()
+def test_a_damaged_download_is_fetched_again(apt: debs.AptRoot, cache: Path) -> None:
+    with debs.locked(cache):
+        packages, files = apt.fetch(["pci.ids"], alone=True)
+        whole = files[0].read_bytes()
+        files[0].write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
+        try:
+            assert apt.download(packages) == files
+            assert files[0].read_bytes() == whole
+        finally:
+            if files[0].read_bytes() != whole:
+                files[0].unlink()
 
 
 def test_an_unknown_package_is_a_sentence(apt: debs.AptRoot) -> None:

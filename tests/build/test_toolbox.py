@@ -9,8 +9,9 @@ from metalbox.errors import BuildError
 
 
 @pytest.fixture(scope="module")
-def tools(apt: debs.AptRoot, tmp_path_factory: pytest.TempPathFactory) -> Toolbox:
-    packages, files = apt.fetch(contents.BUILD_TOOLS)
+def tools(apt: debs.AptRoot, cache: Path, tmp_path_factory: pytest.TempPathFactory) -> Toolbox:
+    with debs.locked(cache):
+        packages, files = apt.fetch(contents.BUILD_TOOLS)
     root = tmp_path_factory.mktemp("builder") / "stage"
     debs.unpack(files, root, key=debs.key_of(packages))
     return Toolbox(Stage(root, contents.ARCHITECTURES["x86_64"]))
