@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import random
+import select
 import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -199,6 +201,25 @@ def test_the_deadline_ends_a_wait(bmc: Simulator) -> None:
         log_in(sink.port, seconds=0.1, patience=Patience(greeting=60, login=60, command=60))
     assert time.monotonic() - started < 30
     sink.close()
+
+
+def test_a_process_that_stood_still_takes_the_answer_that_lies_there(
+    bmc: Simulator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    session = log_in(bmc.port, patience=ONCE)
+    send, lost = session._xmit_packet, [0.0]
+
+    def stand_still(retry: bool = True, **more: float | None) -> None:
+        send(retry, **more)
+        assert select.select([session._own], [], [], 60)[0]
+        lost.append(3600.0)
+
+    clock = SimpleNamespace(monotonic=lambda: time.monotonic() + sum(lost))
+    with monkeypatch.context() as patch:
+        patch.setattr("metalbox.power.ipmisession.time", clock)
+        patch.setattr(session, "_xmit_packet", stand_still)
+        assert session.ask(APPLICATION, DEVICE_ID)[0] == 0
+    session.close()
 
 
 # -- what a BMC says to a login ------------------------------------------------------------------------------------
