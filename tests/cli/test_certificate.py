@@ -100,7 +100,7 @@ def test_export_is_verified_by_openssl_alone(service: Any, tmp_path: Path, capsy
     command = (
         "openssl pkeyutl -verify -pubin -inkey metalbox-signing-key.pub -rawin -in 000001.signed -sigfile 000001.sig"
     )
-    done = subprocess.run(command.split(), cwd=where, capture_output=True, text=True, timeout=20, check=True)
+    done = subprocess.run(command.split(), cwd=where, capture_output=True, text=True, timeout=60, check=True)
     assert "Signature Verified Successfully" in done.stdout
     # The signed bytes are those of the document, as another program writes them.
     document = json.loads((where / "000001.json").read_text())

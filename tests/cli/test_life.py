@@ -111,7 +111,7 @@ def at_terminal(stack: Stack, typed: str, *argv: str) -> tuple[int, str]:
     try:
         process = subprocess.Popen(command, stdin=its, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
         os.write(mine, typed.encode() + b"\n")
-        said, _ = process.communicate(timeout=30)
+        said, _ = process.communicate(timeout=60)
         return process.returncode, said
     finally:
         os.close(mine)
