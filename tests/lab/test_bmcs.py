@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import stat
 import subprocess
 import tempfile
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from shutil import which
 from typing import Any
@@ -15,7 +17,7 @@ from typing import Any
 import pytest
 
 from metalbox.errors import InvalidValue, NotFound
-from metalbox.lab import bmcs, machines, record, requirements
+from metalbox.lab import bmcs, machines, network, processes, record, requirements
 from metalbox.lab.bmcs import Bmc, Bmcs
 from metalbox.lab.hypervisor import Hypervisor
 from metalbox.lab.machines import BmcKind, Bus, Disk, Firmware, MachineSpec, complete, mixed
@@ -23,6 +25,8 @@ from metalbox.lab.rack import Rack
 from metalbox.lab.record import Record, namespace
 
 UUID = "f2b1de8f-e12a-5028-8198-2a88a09e820d"
+# 5 s between ipmitool's tries, and nine of them.
+PATIENCE = ("-N", "5", "-R", "8")
 IPMI = Bmc(BmcKind.IPMI, "192.0.2.11", 623, "factory", "s3cret", "02:00:00:bc:00:00", UUID)
 
 
@@ -202,18 +206,19 @@ def place() -> Iterator[Path]:
 def client(rack: Rack, name: str, *words: str) -> list[str]:
     bmc = rack.bmc(name)
     # Without -C ipmitool waits 10 s for a list of cipher suites that ipmi_sim does not give.
-    return ["ipmitool", "-I", "lanplus", "-C", "3", "-H", bmc.address, "-U", bmc.user, "-P", bmc.password, *words]
+    account = ["-H", bmc.address, "-U", bmc.user, "-P", bmc.password]
+    return ["ipmitool", "-I", "lanplus", "-C", "3", *PATIENCE, *account, *words]
 
 
 def ipmitool(rack: Rack, name: str, *words: str) -> str:
-    done = rack.exec("lab", client(rack, name, *words), timeout=30)
+    done = rack.exec("lab", client(rack, name, *words), timeout=120)
     return (done.stdout + done.stderr).strip()
 
 
 def curl(rack: Rack, name: str, path: str = "", body: Any = None, method: str = "GET") -> Any:
     bmc = rack.bmc(name)
     url = f"https://{bmc.address}/redfish/v1/Systems/{bmc.uuid}{path}"
-    argv = ["curl", "-skf", "-m", "20", "-u", f"{bmc.user}:{bmc.password}", "-X", method, url]
+    argv = ["curl", "-skf", "-m", "55", "-u", f"{bmc.user}:{bmc.password}", "-X", method, url]
     if body:
         argv += ["-H", "Content-Type: application/json", "-d", json.dumps(body)]
     done = rack.exec("lab", argv)
@@ -223,6 +228,25 @@ def curl(rack: Rack, name: str, path: str = "", body: Any = None, method: str = 
 
 def reset(rack: Rack, name: str, kind: str) -> None:
     curl(rack, name, "/Actions/ComputerSystem.Reset", {"ResetType": kind}, "POST")
+
+
+@contextmanager
+def sol(rack: Rack, name: str) -> Iterator[Path]:
+    """What ipmitool shows of the console, from before the block's begin. Its session is closed by its input's end."""
+    screen, over = rack.directory / "logs" / "sol", rack.directory / "logs" / "sol-over"
+    screen.touch()
+    held = shlex.quote(f"until [ -e {over} ]; do sleep 0.2; done")
+    # Into a file it would write its first line with the console's first bytes only.
+    shell = f"sh -c {held} | stdbuf -oL {' '.join(client(rack, name, 'sol', 'activate'))} >{screen}"
+    argv = network.inside(namespace(rack.directory), ["timeout", "300", "sh", "-c", shell])
+    program = processes.spawn(argv, what="sol", log=rack.directory / "logs" / "sol.log")
+    try:
+        rack.wait_until(lambda: "SOL Session operational" in screen.read_text(errors="replace"), 90, "SOL to begin")
+        yield screen
+        over.touch()
+        rack.wait_until(lambda: not program.is_alive, 90, "SOL to end")
+    finally:
+        processes.end([program])
 
 
 @pytest.mark.firmware
@@ -245,10 +269,9 @@ def test_ipmitool_drives_a_machine_and_firmware_obeys(place: Path) -> None:
         assert ipmitool(rack, "lab0001", "power", "off") == "Chassis Power Control: Down/Off"
         assert rack.power("lab0001") == "off"
     assert "operator" in ipmitool(rack, "lab0001", "user", "list", "1"), "accounts outlive power cycles"
-    with_history = "(sleep 3) | timeout 30 " + " ".join(client(rack, "lab0001", "sol", "activate"))
-    ipmitool(rack, "lab0001", "power", "on")
-    rack.wait_console("lab0001", "iPXE initialising devices", 240)
-    assert "iPXE initialising devices" in rack.exec("lab", ["sh", "-c", with_history]).stdout
+    with sol(rack, "lab0001") as screen:
+        ipmitool(rack, "lab0001", "power", "on")
+        rack.wait_until(lambda: "iPXE initialising devices" in screen.read_text(errors="replace"), 240, "it by SOL")
     assert "Force PXE" in ipmitool(rack, "lab0001", "chassis", "bootparam", "get", "5")
     (place / "rack.json").unlink()  # as after a crash at the worst moment
     record.remove(place)

@@ -24,6 +24,9 @@ from metalbox.lab.services import check_files, default_folder
 RACKS = Path(tempfile.gettempdir()) / "metalbox-racks"
 LINES = 60
 
+# ipmitool's for a BMC that stands still for a while, or is busy with libvirt: 5 s between its tries, and nine of them.
+PATIENCE = ("-N", "5", "-R", "8")
+
 _racks: dict[str, list[Rack]] = {}
 
 
@@ -31,6 +34,16 @@ def folder_of(name: str) -> Path:
     """The folder named by METALBOX_AGENT or METALBOX_BOOT, else var/ of the checkout."""
     value = os.environ.get(f"METALBOX_{name.upper()}")
     return Path(value) if value else default_folder(name)
+
+
+def finished(rack: Rack, number: int) -> dict[str, Any]:
+    """A power order, once it has ended."""
+
+    def look() -> dict[str, Any] | None:
+        row: dict[str, Any] = rack.call("GET", f"/api/v1/orders/{number}", {"wait": 10})
+        return row if row["finished_at"] else None
+
+    return rack.wait_until(look, 300, f"order {number} to end")
 
 
 @pytest.fixture(scope="session")
@@ -64,6 +77,7 @@ def rack_factory(request: pytest.FixtureRequest, rack_place: Path) -> Iterator[C
     racks = _racks.setdefault(request.node.nodeid, [])
 
     def make(**arguments: Any) -> Rack:
+        rack_place.mkdir(mode=0o700, exist_ok=True)  # another run that found it empty took it away
         directory = Path(tempfile.mkdtemp(dir=rack_place))
         given = {"boot_files": folder_of("boot"), "agent": folder_of("agent"), "owned": True, **arguments}
         rack = Rack(directory, **given)

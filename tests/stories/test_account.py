@@ -13,6 +13,7 @@ from metalbox.config import Mode
 from metalbox.lab.machines import KCS_PORT, BmcKind, Firmware, MachineSpec
 from metalbox.lab.rack import Rack
 from metalbox.secrets import Vault
+from tests.stories.conftest import PATIENCE
 
 pytestmark = pytest.mark.firmware
 
@@ -23,21 +24,9 @@ MACHINE = MachineSpec(firmware=Firmware.BIOS, bmc=BmcKind.IPMI)
 def ipmitool(rack: Rack, user: str, password: str, *words: str) -> str:
     """What a foreign client hears from the BMC, from inside the lab's network; it must succeed."""
     address = rack.bmc(rack.machines[0].name).address
-    command = [
-        "env",
-        f"IPMI_PASSWORD={password}",
-        "ipmitool",
-        "-I",
-        "lanplus",
-        "-C",
-        "3",
-        "-E",
-        "-H",
-        address,
-        "-U",
-        user,
-    ]
-    done = rack.exec("lab", [*command, *words])
+    account = ["-E", "-H", address, "-U", user]
+    command = ["env", f"IPMI_PASSWORD={password}", "ipmitool", "-I", "lanplus", "-C", "3", *PATIENCE, *account]
+    done = rack.exec("lab", [*command, *words], timeout=120)
     assert done.returncode == 0, done.stderr
     return done.stdout
 

@@ -28,7 +28,8 @@ pytestmark = pytest.mark.firmware
 
 RackFactory = Callable[..., Rack]
 SIZE = 64 * MIB
-SLOW = 8 * MIB
+# A quarter of a minute for a disk: time to see the middle of it, and to act before its end.
+SLOW = 4 * MIB
 
 
 def full(number: int, *buses: Bus, **more: Any) -> tuple[Disk, ...]:

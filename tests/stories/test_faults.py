@@ -22,7 +22,7 @@ RackFactory = Callable[..., Rack]
 NAMED_SECONDS = 360
 
 
-def named(rack: Rack, subject: str, code: str, seconds: float = NAMED_SECONDS) -> dict[str, Any]:
+def named(rack: Rack, subject: str, code: str) -> dict[str, Any]:
     """Wait until `why` gives this code for a machine or MAC, and return its answer."""
 
     def look() -> dict[str, Any] | None:
@@ -32,7 +32,7 @@ def named(rack: Rack, subject: str, code: str, seconds: float = NAMED_SECONDS) -
             return None
         return answer if answer["code"] == code else None
 
-    answer = rack.wait_until(look, seconds, f"`why {subject}` to say {code}")
+    answer = rack.wait_until(look, NAMED_SECONDS, f"`why {subject}` to say {code}")
     assert answer["cause"]
     assert answer["advice"]
     assert answer["evidence"]
@@ -100,7 +100,7 @@ def test_an_agent_that_never_calls(rack_factory: RackFactory, tmp_path: Path) ->
     rack.up()
     (spec,) = rack.machines
     rack.power_on(spec.name)
-    named(rack, spec.mac, "agent-silent", seconds=180)
+    named(rack, spec.mac, "agent-silent")
 
 
 def test_a_pool_without_a_free_address(rack_factory: RackFactory) -> None:
@@ -137,6 +137,6 @@ def test_two_machines_under_one_uuid(rack_factory: RackFactory) -> None:
         assert shared in machine["conflict"]
         socket = str(rack.directory / "metalbox.sock")
         argv = [sys.executable, "-m", "metalbox", "report", spec.name, "--socket", socket]
-        done = subprocess.run(argv, capture_output=True, text=True, timeout=30, check=False)
+        done = subprocess.run(argv, capture_output=True, text=True, timeout=120, check=False)
         assert done.returncode == 4
         assert shared in done.stderr

@@ -15,6 +15,7 @@ from metalbox.config import Mode
 from metalbox.lab import bootable
 from metalbox.lab.machines import BmcKind, Firmware, MachineSpec
 from metalbox.lab.rack import Rack
+from tests.stories.conftest import PATIENCE, finished
 
 pytestmark = pytest.mark.firmware
 
@@ -44,7 +45,7 @@ def add_bmcs(rack: Rack) -> None:
 
 def metalbox(rack: Rack, *words: str) -> None:
     """The command line, waiting until it is done."""
-    assert main([*words, "--socket", str(rack.directory / "metalbox.sock"), "--wait", "90"]) == 0, words
+    assert main([*words, "--socket", str(rack.directory / "metalbox.sock"), "--wait", "300"]) == 0, words
 
 
 def power(rack: Rack, name: str) -> dict[str, Any]:
@@ -56,14 +57,15 @@ def power(rack: Rack, name: str) -> dict[str, Any]:
 def ipmitool(rack: Rack, name: str, *words: str) -> str:
     bmc = rack.bmc(name)
     # Without -C ipmitool waits 10 s for a list of cipher suites that ipmi_sim does not give.
-    argv = ["ipmitool", "-I", "lanplus", "-C", "3", "-H", bmc.address, "-U", bmc.user, "-P", bmc.password, *words]
-    return rack.exec("lab", argv, timeout=30).stdout
+    account = ["-H", bmc.address, "-U", bmc.user, "-P", bmc.password]
+    argv = ["ipmitool", "-I", "lanplus", "-C", "3", *PATIENCE, *account, *words]
+    return rack.exec("lab", argv, timeout=120).stdout
 
 
 def curl(rack: Rack, name: str) -> Mapping[str, Any]:
     bmc = rack.bmc(name)
     url = f"https://{bmc.address}/redfish/v1/Systems/{bmc.uuid}"
-    done = rack.exec("lab", ["curl", "-skf", "-m", "20", "-u", f"{bmc.user}:{bmc.password}", url])
+    done = rack.exec("lab", ["curl", "-skf", "-m", "55", "-u", f"{bmc.user}:{bmc.password}", url])
     assert done.returncode == 0, done.stderr
     found: Mapping[str, Any] = json.loads(done.stdout)
     return found
@@ -135,7 +137,7 @@ def test_switched_and_steered_through_their_bmcs(rack_factory: RackFactory) -> N
         rack.wait_until(functools.partial(booted_again, rack, name, before["boot_id"]), 600, f"a report of {name}")
     for name in (BIOS, UEFI):
         # ipmi_sim keeps for all boots what was set for one.
-        rack.wait_until(functools.partial(told, rack, name, "", "it is none again"), 120, f"pxe taken back at {name}")
+        rack.wait_until(functools.partial(told, rack, name, "", "it is none again"), 300, f"pxe taken back at {name}")
         agree(rack, name, "on", "none")
 
     falls_back_by_verb(rack)
@@ -143,8 +145,7 @@ def test_switched_and_steered_through_their_bmcs(rack_factory: RackFactory) -> N
     number = rack.call("POST", f"/api/v1/machines/{BIOS}/power", body={"verb": "cycle"})["order"]
     rack.kill_service()
     rack.start_service()
-    row = rack.call("GET", f"/api/v1/orders/{number}", {"wait": 60})
-    assert row["finished_at"], row
+    row = finished(rack, number)
     assert row["outcome"]["done"], row
     assert rack.power(BIOS) == "on"
 
