@@ -273,7 +273,8 @@ class Session:
             return 0
         sent = self.sent
         windows = min((self.total - 1 - sent) // self.windowsize, (0xFFFF - (sent & 0xFFFF)) // self.windowsize)
-        return max(0, min(windows, LEARN_EVERY))
+        # Where the first answer was lost nothing is known yet, and on a wire that loses so much a long run never ends.
+        return max(0, min(windows, LEARN_EVERY if self._rtt_mean else 1))
 
     def measure(self, now: float) -> None:
         """The ACK upon which the next of these windows is sent came now."""

@@ -10,6 +10,7 @@ from metalbox.errors import MalformedPacket
 from metalbox.tftp.packet import Opcode, Request, parse_request
 from metalbox.tftp.session import (
     GIVE_UP_SECONDS,
+    SHORTEST_WAIT,
     Limits,
     Outcome,
     Packets,
@@ -137,6 +138,20 @@ def test_what_is_lost_is_sent_again_and_ever_more_slowly() -> None:
     assert times[:8] == [0.1, 0.3, 0.7, 1.5, 3.1, 6.3, 12.7, 20.7]
     assert GIVE_UP_SECONDS <= times[-1] < GIVE_UP_SECONDS + 8
     assert s.outcome == Outcome(Result.TIMEOUT, 512, "nothing came after block 1 of 4")
+
+
+def test_who_lost_the_first_block_is_waited_for_no_longer_than_others() -> None:
+    """The second is measured, not the 64th: where 5 of 100 are lost, so many in a row hardly ever come through."""
+    s = session(bytes(512 * 100))
+    s.start(0.0)
+    s.timed_out(1.0)
+    s.received(ack(1), 1.001)
+    assert (s.ahead(), s.timer) == (1, 2.001)
+    s.advance(1, 1.002)
+    s.measure(1.003)
+    assert s.ahead() == 64
+    s.advance(1, 1.003)
+    assert s.timer == 1.003 + SHORTEST_WAIT
 
 
 def test_a_client_that_never_answers_is_left_after_three_repetitions() -> None:
