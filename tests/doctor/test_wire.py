@@ -28,7 +28,7 @@ DOCTOR = """
 import sys
 from metalbox.cli.main import main
 from metalbox.doctor import wire
-wire.LISTEN_SECONDS = 7.0
+wire.LISTEN_SECONDS = 6.0
 sys.exit(main(sys.argv[1:]))
 """
 DNSMASQ = ["--port=0", "--no-ping", "--keep-in-foreground", "--conf-file=/dev/null", "--user=root", "--interface=eth0"]
