@@ -6,6 +6,7 @@ import os
 import socket
 import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
 
 import pytest
 
@@ -20,7 +21,8 @@ def server() -> Iterator[Server]:
     server.stop()
 
 
-def answering(raw: bytes) -> tuple[str, socket.socket]:
+@contextmanager
+def answering(raw: bytes) -> Iterator[str]:
     """The address of a TCP server that answers every connection with these bytes."""
     listener = socket.create_server(("127.0.0.1", 0))
 
@@ -36,8 +38,15 @@ def answering(raw: bytes) -> tuple[str, socket.socket]:
                 while connection.recv(65536):
                     pass  # closing with unread data would reset the connection under the answer
 
-    threading.Thread(target=serve, daemon=True).start()
-    return f"http://127.0.0.1:{listener.getsockname()[1]}", listener
+    thread = threading.Thread(target=serve, daemon=True)
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+    finally:
+        # Closing alone wakes nobody in accept, who would go on with the next socket that gets this descriptor.
+        listener.shutdown(socket.SHUT_RDWR)
+        thread.join(60)
+        listener.close()
 
 
 def test_a_document_and_its_answer(server: Server) -> None:
@@ -58,14 +67,12 @@ def test_a_document_and_its_answer(server: Server) -> None:
     ],
 )
 def test_what_is_no_answer(raw: bytes, reason: str) -> None:
-    url, listener = answering(raw)
-    with listener, pytest.raises(Unreachable, match=reason):
+    with answering(raw) as url, pytest.raises(Unreachable, match=reason):
         Client(url).post("/agent/v1/hello", {})
 
 
 def test_an_error_page_of_a_proxy() -> None:
-    url, listener = answering(b"HTTP/1.0 502 Bad Gateway\r\n\r\n<html>")
-    with listener:
+    with answering(b"HTTP/1.0 502 Bad Gateway\r\n\r\n<html>") as url:
         answer = Client(url).post("/agent/v1/hello", {})
     assert answer == (502, {})
     with pytest.raises(Unreachable, match="HTTP status 502"):
