@@ -13,7 +13,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from socket import inet_aton
 from typing import IO, Any, Concatenate, ParamSpec, TypeVar
@@ -322,8 +322,9 @@ def _claim(connection: sa.Connection) -> None:
 def _give_back(connection: sa.Connection) -> None:
     """Unlock: of a closed connection PostgreSQL lets go some time later, and the next service may come before that."""
     if connection.dialect.name == "postgresql":
-        connection.execute(sa.select(sa.func.pg_advisory_unlock(ADVISORY_LOCK)))
-        connection.commit()
+        with suppress(DBAPIError):  # a connection that is lost holds no lock
+            connection.execute(sa.select(sa.func.pg_advisory_unlock(ADVISORY_LOCK)))
+            connection.commit()
 
 
 def _migrate(connection: sa.Connection, shown: str) -> None:

@@ -69,6 +69,17 @@ def test_leases_come_back_as_they_were(url: str) -> None:
     store.close()
 
 
+def test_a_connection_that_was_lost_is_closed_without_a_word(postgresql: str) -> None:
+    store = Store.open(postgresql)
+    engine = sa.create_engine(postgresql)
+    with engine.begin() as other:
+        ended = "SELECT pg_terminate_backend(pid, 60000) FROM pg_stat_activity WHERE pid <> pg_backend_pid()"
+        assert other.execute(sa.text(f"{ended} AND backend_type = 'client backend'")).scalars().all() == [True]
+    engine.dispose()
+    store.close()
+    Store.open(postgresql).close()
+
+
 def test_opening_again_changes_nothing_and_needs_no_alembic(url: str) -> None:
     store = Store.open(url)
     store.save_entries([Entry(0, 1.0, 2.0, 1, Kind.DHCP, Mac("52:54:00:00:00:01"), None, "a\0b\ud800", {"x": [1]})])
