@@ -26,8 +26,9 @@ from typing import Any
 
 from metalbox.errors import NotFound, StartError
 from metalbox.lab import ipmi_contents, network, processes, requirements
+from metalbox.lab.domains import KCS_PORT, OVMF, SERIAL_PORT, First, domain_xml
 from metalbox.lab.hypervisor import Hypervisor, tail
-from metalbox.lab.machines import KCS_PORT, OVMF, SERIAL_PORT, BmcKind, First, MachineSpec, domain_xml
+from metalbox.lab.machines import BmcKind, MachineSpec
 from metalbox.lab.processes import Process
 from metalbox.lab.record import Record, namespace
 from metalbox.lab.services import ROOT, default_folder

@@ -15,7 +15,8 @@ from urllib.parse import quote
 
 from metalbox.errors import StartError
 from metalbox.lab import processes
-from metalbox.lab.machines import MIB, QEMU, MachineSpec, console_path, disk_path, domain_xml
+from metalbox.lab.domains import QEMU, domain_xml
+from metalbox.lab.machines import MIB, MachineSpec, console_path, disk_path
 from metalbox.lab.network import BRIDGES, inside, run
 from metalbox.lab.processes import Process
 from metalbox.lab.record import Record, namespace

@@ -8,7 +8,7 @@ from pathlib import Path
 from shutil import which
 
 from metalbox.errors import StartError
-from metalbox.lab.machines import OVMF, QEMU
+from metalbox.lab.domains import OVMF, QEMU
 
 # Program or file -> Debian's package. Programs are looked for in sbin too, which is not in every root's PATH.
 ALWAYS = {

@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 from metalbox.errors import InvalidValue, NotFound
-from metalbox.lab import bmcs, machines, network, processes, record, requirements
+from metalbox.lab import bmcs, domains, network, processes, record, requirements
 from metalbox.lab.bmcs import Bmc, Bmcs
 from metalbox.lab.hypervisor import Hypervisor
 from metalbox.lab.machines import BmcKind, Bus, Disk, Firmware, MachineSpec, complete, mixed
@@ -69,7 +69,7 @@ def test_a_redfish_machine_starts_from_a_disk_that_sushy_tools_can_move() -> Non
     assert spec.disks[0].bus is Bus.SATA
     assert other.disks[0].bus is Bus.NVME
     (given,) = complete([MachineSpec(bmc=BmcKind.REDFISH, disks=(Disk("N", Bus.NVME), Disk("S", Bus.SATA)))])
-    assert f"bootindex={machines.LAST_PLACE}," in machines.domain_xml(given, Path("/lab"), {given.segment: "br0"})
+    assert f"bootindex={domains.LAST_PLACE}," in domains.domain_xml(given, Path("/lab"), {given.segment: "br0"})
 
 
 def test_one_bmc_that_speaks_both() -> None:
@@ -77,7 +77,7 @@ def test_one_bmc_that_speaks_both() -> None:
     assert spec.disks[0].bus is Bus.SATA, "sushy-tools moves no NVMe disks"
     bmc = bmcs.assign([spec])[spec.name]
     assert (bmc.kind, bmc.port, bmc.ipmi) == (BmcKind.BOTH, 443, bmc.address)
-    text = machines.domain_xml(spec, Path("/lab"), {spec.segment: "br0"}, ipmi=bmc.ipmi)
+    text = domains.domain_xml(spec, Path("/lab"), {spec.segment: "br0"}, ipmi=bmc.ipmi)
     assert f"socket,id=bmc0wire,host={bmc.address},port=9002" in text
     assert f"addr {bmc.address} 623" in bmcs.ipmi_config(spec, bmc, Path("/b"), "uri")
 
@@ -98,7 +98,7 @@ def test_two_bmcs_cannot_speak_of_one_machine() -> None:
 def test_the_disk_comes_first_when_asked() -> None:
     disks = (Disk("N", Bus.NVME), Disk("S", Bus.SATA))
     (spec,) = complete([MachineSpec(bmc=BmcKind.IPMI, disks=disks)])
-    text = machines.domain_xml(spec, Path("/lab"), {spec.segment: "br0"}, first=machines.First.DISK, ipmi="192.0.2.11")
+    text = domains.domain_xml(spec, Path("/lab"), {spec.segment: "br0"}, first=domains.First.DISK, ipmi="192.0.2.11")
     assert "bootindex=1," in text
     assert "<boot order='2'/></disk>" in text
     assert "<boot order='3'/></interface>" in text

@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 from metalbox.config import Mode
-from metalbox.lab.machines import KCS_PORT, BmcKind, Firmware, MachineSpec
+from metalbox.lab.domains import KCS_PORT
+from metalbox.lab.machines import BmcKind, Firmware, MachineSpec
 from metalbox.lab.rack import Rack
 from metalbox.secrets import Vault
 from tests.stories.conftest import PATIENCE
