@@ -116,6 +116,8 @@ class Terminal:
 
 
 COMMAND = (sys.executable, "-m", "metalbox", "console")
+# As a shell that a person types into starts it: whom a script starts in the background, or nohup, ignores signals.
+IN_FRONT = ("env", "--default-signal", *COMMAND)
 # The same, but a machine is silent only after a time that no busy host takes for an answer.
 PATIENT = (
     sys.executable,
@@ -130,7 +132,7 @@ async def terminal(path: str, *words: str) -> AsyncIterator[Terminal]:
     primary, secondary = os.openpty()
     os.set_blocking(primary, False)
     process = await asyncio.create_subprocess_exec(
-        *COMMAND, *words, "--socket", path, stdin=secondary, stdout=secondary, stderr=secondary
+        *IN_FRONT, *words, "--socket", path, stdin=secondary, stdout=secondary, stderr=secondary
     )
     try:
         yield Terminal(process, primary)
