@@ -102,8 +102,9 @@ class Threads:
                         place.give_back()
                     return await answer
             except TimeoutError:
-                if answer.done() and not answer.cancelled():  # the call itself raised it
-                    raise
+                # The call itself raised it, or the loop stood still until both were due.
+                if answer.done() and not answer.cancelled():
+                    return answer.result()
                 raise BmcHung(f"{key} did not answer within {seconds:g} s") from None
             finally:
                 answer.cancel()

@@ -32,6 +32,33 @@ async def test_a_timeout_of_the_library_is_not_mistaken_for_ours() -> None:
         await threads(1).run(fail, key="a", seconds=60)
 
 
+def stand_still(pool: Threads) -> None:
+    """The loop does nothing until the calls have returned, and their time is over."""
+    while pool._running:
+        time.sleep(0.001)
+    time.sleep(0.3)
+
+
+async def test_an_answer_that_is_there_when_its_time_is_over_counts() -> None:
+    """After the loop stood still both are due in the same moment."""
+    pool, released = threads(2), threading.Event()
+
+    def fail() -> None:
+        released.wait(60)
+        raise BmcRefused("no")
+
+    for call, expected in ((lambda: released.wait(60), True), (fail, BmcRefused)):
+        released.clear()
+        asking = asyncio.create_task(pool.run(call, key="a", seconds=0.2))
+        while len(pool._running) == 0:  # noqa: ASYNC110 - nothing tells
+            await asyncio.sleep(0.001)
+        released.set()
+        stand_still(pool)
+        (found,) = await asyncio.gather(asking, return_exceptions=True)
+        assert found is True if expected is True else isinstance(found, BmcRefused), found
+        assert not pool.lost
+
+
 async def test_a_call_that_hangs_is_lost_and_its_place_given_to_others() -> None:
     pool, release = Threads(1), threading.Event()
     with pytest.raises(BmcHung, match=r"192\.0\.2\.9 did not answer within 0\.02 s"):
