@@ -32,29 +32,31 @@ async def test_a_timeout_of_the_library_is_not_mistaken_for_ours() -> None:
         await threads(1).run(fail, key="a", seconds=60)
 
 
-def stand_still(pool: Threads) -> None:
-    """The loop does nothing until the calls have returned, and their time is over."""
-    while pool._running:
-        time.sleep(0.001)
-    time.sleep(0.3)
-
-
-async def test_an_answer_that_is_there_when_its_time_is_over_counts() -> None:
+async def test_an_answer_that_is_there_when_its_time_is_over_counts(monkeypatch: pytest.MonkeyPatch) -> None:
     """After the loop stood still both are due in the same moment."""
-    pool, released = threads(2), threading.Event()
+    pool, begun, released = threads(2), threading.Event(), threading.Event()
+
+    def work() -> bool:
+        begun.set()
+        return released.wait(60)
 
     def fail() -> None:
-        released.wait(60)
+        work()
         raise BmcRefused("no")
 
-    for call, expected in ((lambda: released.wait(60), True), (fail, BmcRefused)):
+    loop = asyncio.get_running_loop()
+    real = loop.time
+    for call, expected in ((work, True), (fail, BmcRefused)):
+        begun.clear()
         released.clear()
-        asking = asyncio.create_task(pool.run(call, key="a", seconds=0.2))
-        while len(pool._running) == 0:  # noqa: ASYNC110 - nothing tells
-            await asyncio.sleep(0.001)
+        asking = asyncio.create_task(pool.run(call, key="a", seconds=600))
+        assert await asyncio.to_thread(begun.wait, 60)
+        (thread,) = pool._running
         released.set()
-        stand_still(pool)
-        (found,) = await asyncio.gather(asking, return_exceptions=True)
+        thread.join()
+        with monkeypatch.context() as patch:
+            patch.setattr(loop, "time", lambda: real() + 600)
+            (found,) = await asyncio.gather(asking, return_exceptions=True)
         assert found is True if expected is True else isinstance(found, BmcRefused), found
         assert not pool.lost
 
